@@ -1,0 +1,118 @@
+"""The convolutional baseline, and the threshold in front of the Binary models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from absynth.errors import AbsynthError
+from absynth.models.pretrained import PretrainedModel, build, full_config, register
+from absynth.models.vae import check_image_size
+from absynth.shapes import Images, Logits
+
+KERNELS = (5, 4, 3, 5)
+STRIDES = (1, 2, 2, 1)
+MAPS = (20, 70, 256)
+
+
+@register
+class CNN(PretrainedModel):
+    """The paper's plain network: four convolutions with batch norm and ELU (appendix A.2).
+
+    Args:
+        classes: Number of classes.
+    """
+
+    type_name = "cnn"
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.classes = classes
+        maps = (1, *MAPS, classes)
+        layers: list[nn.Module] = []
+        for inputs, outputs, kernel, stride in zip(maps[:-1], maps[1:], KERNELS, STRIDES, strict=True):
+            layers += [nn.Conv2d(inputs, outputs, kernel, stride), nn.BatchNorm2d(outputs), nn.ELU()]
+        self.layers = nn.Sequential(*layers[:-2], nn.Flatten())
+
+    def config(self) -> dict[str, Any]:
+        """The number of classes."""
+        return {"classes": self.classes}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """An untrained network of the configured number of classes."""
+        return cls(config["classes"])
+
+    def forward(self, images: Images) -> Logits:
+        """The logits.
+
+        Raises:
+            AbsynthError: If the images are not (batch, 1, 28, 28).
+        """
+        check_image_size(images)
+        logits: Tensor = self.layers(images)
+        return logits
+
+
+class _Threshold(torch.autograd.Function):
+    """x > ½ going forward, the identity going backward (the straight-through estimate)."""
+
+    @staticmethod
+    def forward(context: Any, images: Tensor) -> Tensor:
+        return (images > 0.5).to(images.dtype)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0]
+
+
+def binarize(images: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """1 where a pixel is above ½ and 0 elsewhere, with a straight-through gradient.
+
+    The true gradient is 0 almost everywhere and would stop every gradient attack at once.
+    """
+    result: Tensor = _Threshold.apply(images)  # type: ignore[no-untyped-call]
+    return result
+
+
+@register
+class Binarized(PretrainedModel):
+    """Any classifier behind the threshold at ½: ``Binarized(model)(x) == model(binarize(x))``.
+
+    Args:
+        model: The classifier of binary images; any ``nn.Module`` will do, only a
+            :class:`PretrainedModel` can be saved.
+    """
+
+    type_name = "binarized"
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def config(self) -> dict[str, Any]:
+        """The config of the model behind the threshold."""
+        if not isinstance(self.model, PretrainedModel):
+            raise AbsynthError(
+                f"A {type(self.model).__name__} cannot be saved; only models of absynth have a config."
+            )
+        return {"model": full_config(self.model)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The configured model behind a threshold."""
+        return cls(build(config["model"]))
+
+    def prepare(self) -> None:
+        """Prepares the model behind the threshold."""
+        if isinstance(self.model, PretrainedModel):
+            self.model.prepare()
+
+    def forward(self, images: Images) -> Logits:
+        """The logits of the thresholded images."""
+        logits: Tensor = self.model(binarize(images))
+        return logits

@@ -1,0 +1,149 @@
+"""Saving and loading models as safetensors with a JSON config; never pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from absynth.errors import AbsynthError
+from absynth.files import atomic_path, write_text
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+
+_TYPES: dict[str, type[PretrainedModel]] = {}
+_Model = TypeVar("_Model", bound="type[PretrainedModel]")
+
+
+class PretrainedModel(nn.Module):
+    """A classifier that can be written to a folder and read back.
+
+    A subclass says what its constructor needs (``config``, ``from_config``), and ``prepare`` derives what
+    is not stored from what is.
+    """
+
+    type_name: ClassVar[str]
+
+    def config(self) -> dict[str, Any]:
+        """What ``from_config`` needs to build this model, as JSON values without the ``type``."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The model that ``config`` describes, its weights not loaded yet."""
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """Computes whatever is derived from the stored weights; called once after loading them."""
+
+    def save_pretrained(self, folder: str | Path, training: dict[str, Any] | None = None) -> Path:
+        """Writes ``config.json`` and ``model.safetensors`` into ``folder``.
+
+        Args:
+            folder: Made if needed; files of the same name are replaced at once, never half-written.
+            training: How the weights came about (command, seed, metrics), kept in the config.
+
+        Returns:
+            The folder.
+        """
+        folder = Path(folder)
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        config = full_config(self) | ({"training": training} if training else {})
+        with atomic_path(folder / WEIGHTS_NAME) as temporary:
+            save_file(state, temporary)
+        write_text(folder / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
+        return folder
+
+
+def register(model_type: _Model) -> _Model:
+    """Class decorator: makes ``type_name`` known to :func:`build` and :func:`load_folder`."""
+    _TYPES[model_type.type_name] = model_type
+    return model_type
+
+
+def full_config(model: PretrainedModel) -> dict[str, Any]:
+    """The config of ``model`` with its type."""
+    return {"type": model.type_name} | model.config()
+
+
+def build(config: dict[str, Any]) -> PretrainedModel:
+    """The model that a full config describes, its weights not loaded yet.
+
+    Raises:
+        AbsynthError: If the config names no known type.
+    """
+    name = config.get("type")
+    if name not in _TYPES:
+        raise AbsynthError(f"The model config names the type {name!r}; known types: {', '.join(_TYPES)}.")
+    return _TYPES[name].from_config(config)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config stored in ``folder``.
+
+    Raises:
+        AbsynthError: If there is none, or it is not a JSON object.
+    """
+    path = folder / CONFIG_NAME
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise AbsynthError(f"{folder} holds no {CONFIG_NAME}; name a folder written by save_pretrained.") from None
+    except ValueError as error:
+        raise AbsynthError(f"{path} is not valid JSON ({error}); save the model again.") from None
+    if not isinstance(config, dict):
+        raise AbsynthError(f"{path} must hold a JSON object; save the model again.")
+    return config
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors stored in a safetensors file.
+
+    Raises:
+        AbsynthError: If the file is missing or damaged.
+    """
+    try:
+        return dict(load_file(path))
+    except FileNotFoundError:
+        raise AbsynthError(f"The weights {path} are missing; save the model again.") from None
+    except SafetensorError as error:
+        raise AbsynthError(f"{path} is no intact safetensors file ({error}); save the model again.") from None
+
+
+def load_folder(folder: Path, changes: dict[str, Any] | None = None) -> PretrainedModel:
+    """The model stored in ``folder``, in evaluation mode on the CPU.
+
+    A config may name another weights file, relative to itself (``"weights": "../abs/model.safetensors"``),
+    so that several models share one, or none (``"weights": null``) where the config says it all. Tensors in
+    the file that the model does not use are left alone.
+
+    Args:
+        folder: A folder written by ``save_pretrained``.
+        changes: Entries of the config to replace, such as ``{"settings": {...}}``.
+
+    Raises:
+        AbsynthError: If something is missing, damaged or does not fit.
+    """
+    config = read_config(folder) | (changes or {})
+    model = build(config)
+    if (name := config.get("weights", WEIGHTS_NAME)) is not None:
+        wanted = model.state_dict()
+        weights = folder / name
+        stored = read_weights(weights)
+        if missing := [name for name in wanted if name not in stored]:
+            raise AbsynthError(f"{weights} lacks the tensor '{missing[0]}' ({len(missing)} in all); save it again.")
+        for name, tensor in wanted.items():
+            if stored[name].shape != tensor.shape:
+                raise AbsynthError(
+                    f"'{name}' in {weights} has shape {tuple(stored[name].shape)}, "
+                    f"the config asks for {tuple(tensor.shape)}; they belong to different models."
+                )
+        model.load_state_dict({name: stored[name] for name in wanted})
+    model.prepare()
+    return model.eval().requires_grad_(False)

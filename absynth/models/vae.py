@@ -1,0 +1,157 @@
+"""The variational autoencoder of one class (Schott et al. 2019, section 4 and appendix A.2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from absynth.errors import AbsynthError
+from absynth.shapes import Images
+
+Latents = Float[Tensor, "batch latent"]
+
+IMAGE_SIZE = 28
+ENCODER_KERNELS = (5, 4, 3, 5)
+DECODER_KERNELS = (4, 5, 5, 4)
+ENCODER_STRIDES = DECODER_STRIDES = (1, 2, 2, 1)
+ENCODER_MAPS = (32, 32, 64)
+DECODER_MAPS = (32, 16, 16)
+
+
+class Posterior(NamedTuple):
+    """The encoder's answer: a diagonal Gaussian over latents for each image."""
+
+    mean: Latents
+    log_variance: Latents
+
+
+def check_image_size(images: Tensor, size: int = IMAGE_SIZE) -> None:
+    """Sees that ``images`` are a batch of grey images of ``size`` × ``size``.
+
+    Raises:
+        AbsynthError: If they are not.
+    """
+    if images.ndim != 4 or images.shape[1:] != (1, size, size):
+        raise AbsynthError(
+            f"The images have shape {tuple(images.shape)}; this model takes (batch, 1, {size}, {size})."
+        )
+
+
+class Encoder(nn.Module):
+    """Convolutions from an image to the mean and log variance of its latent.
+
+    Args:
+        latents: Number of latent coordinates.
+    """
+
+    def __init__(self, latents: int = 8) -> None:
+        super().__init__()
+        maps = (1, *ENCODER_MAPS)
+        layers: list[nn.Module] = []
+        for inputs, outputs, kernel, stride in zip(
+            maps[:-1], maps[1:], ENCODER_KERNELS[:-1], ENCODER_STRIDES[:-1], strict=True
+        ):
+            layers += [nn.Conv2d(inputs, outputs, kernel, stride), nn.BatchNorm2d(outputs), nn.ELU()]
+        layers.append(nn.Conv2d(maps[-1], 2 * latents, ENCODER_KERNELS[-1], ENCODER_STRIDES[-1]))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, images: Images) -> Posterior:
+        """The posterior of each image.
+
+        Raises:
+            AbsynthError: If the images are not (batch, 1, 28, 28).
+        """
+        check_image_size(images)
+        mean, log_variance = self.layers(images).flatten(1).chunk(2, dim=1)
+        return Posterior(mean, log_variance)
+
+
+class Decoder(nn.Module):
+    """Transposed convolutions from a latent to an image in [0, 1].
+
+    Args:
+        latents: Number of latent coordinates.
+        batch_norm: With batch norm after each hidden layer, as trained; without, as :meth:`folded` makes it.
+    """
+
+    def __init__(self, latents: int = 8, batch_norm: bool = True) -> None:
+        super().__init__()
+        self.latents = latents
+        self.batch_norm = batch_norm
+        maps = (latents, *DECODER_MAPS, 1)
+        layers: list[nn.Module] = []
+        for inputs, outputs, kernel, stride in zip(
+            maps[:-1], maps[1:], DECODER_KERNELS, DECODER_STRIDES, strict=True
+        ):
+            layers.append(nn.ConvTranspose2d(inputs, outputs, kernel, stride))
+            if outputs != 1:
+                layers += [nn.BatchNorm2d(outputs)] if batch_norm else []
+                layers.append(nn.ELU())
+        self.layers = nn.Sequential(*layers, nn.Sigmoid())
+
+    def forward(self, latents: Latents) -> Images:
+        """The image of each latent."""
+        images: Tensor = self.layers(latents[:, :, None, None])
+        return images
+
+    def folded(self) -> Decoder:
+        """The same function in evaluation mode, with batch norm folded into the convolutions.
+
+        Batch norm maps the output u of a convolution to γ(u−μ)/σ + β, which is a convolution with the
+        weights scaled by γ/σ and the bias β + (b−μ)γ/σ.
+        """
+        if not self.batch_norm:
+            return self
+        result = Decoder(self.latents, batch_norm=False).to(next(self.parameters()).device)
+        convolutions = (layer for layer in result.layers if isinstance(layer, nn.ConvTranspose2d))
+        with torch.no_grad():
+            for index, layer in enumerate(self.layers):
+                if not isinstance(layer, nn.ConvTranspose2d):
+                    continue
+                target = next(convolutions)
+                following = self.layers[index + 1]
+                weight, bias = layer.weight, layer.bias
+                if isinstance(following, nn.BatchNorm2d):
+                    assert following.running_var is not None
+                    assert following.running_mean is not None
+                    scale = following.weight / (following.running_var + following.eps).sqrt()
+                    weight = weight * scale[None, :, None, None]
+                    bias = following.bias + (bias - following.running_mean) * scale
+                target.weight.copy_(weight)
+                target.bias.copy_(bias)
+        return result.eval().requires_grad_(False)
+
+
+class VAE(nn.Module):
+    """Encoder and decoder of one class.
+
+    Args:
+        latents: Number of latent coordinates.
+    """
+
+    def __init__(self, latents: int = 8) -> None:
+        super().__init__()
+        self.encoder = Encoder(latents)
+        self.decoder = Decoder(latents)
+
+
+def elbo_loss(
+    vae: VAE, images: Images, beta: float = 1.0, generator: torch.Generator | None = None
+) -> Float[Tensor, ""]:
+    """The mean over the batch of ‖x − G(z)‖² + β KL(q(z|x) ‖ N(0, I)), summed over pixels and latents.
+
+    Args:
+        vae: The model to train.
+        images: Shape (batch, 1, 28, 28), in [0, 1].
+        beta: Weight of the divergence.
+        generator: Source of the posterior samples.
+    """
+    mean, log_variance = vae.encoder(images)
+    noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+    reconstructions = vae.decoder(mean + noise * (0.5 * log_variance).exp())
+    squared_error = (images - reconstructions).square().flatten(1).sum(1)
+    divergence = 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum(1)
+    return (squared_error + beta * divergence).mean()

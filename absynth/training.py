@@ -1,0 +1,223 @@
+"""The one training loop; losses and perturbations are functions given to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from absynth.errors import AbsynthError
+from absynth.files import atomic_path
+from absynth.models.vae import VAE, elbo_loss
+from absynth.progress import Progress
+from absynth.shapes import Images, Labels
+
+Loss = Callable[[nn.Module, Images, Labels, torch.Generator], Float[Tensor, ""]]
+Perturbation = Callable[[Images, torch.Generator], Images]
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How long and how fast to train.
+
+    Attributes:
+        epochs: Passes over the training images.
+        batch_size: Images a step.
+        learning_rate: Of Adam, at the start; it falls to 0 along a cosine.
+        seed: Of the initial weights, the order of the images and every other draw.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Sees that the numbers make sense.
+
+        Raises:
+            AbsynthError: If one does not.
+        """
+        if self.epochs < 1 or self.batch_size < 1 or not self.learning_rate > 0:
+            raise AbsynthError("Training needs at least 1 epoch, 1 image a batch and a learning rate above 0.")
+
+
+def augment(images: Images, generator: torch.Generator) -> Images:
+    """Moves each image by its own small affine map: ±10° of rotation, ±10 % of size, ±2 pixels of shift.
+
+    Args:
+        images: Shape (batch, channel, height, width).
+        generator: Source of the maps.
+    """
+
+    def uniform(limit: float) -> Float[Tensor, "batch"]:
+        return (torch.rand(len(images), generator=generator, device=images.device) * 2 - 1) * limit
+
+    angle, scale = uniform(math.radians(10)), 1 + uniform(0.1)
+    shift_x, shift_y = uniform(4 / images.shape[-1]), uniform(4 / images.shape[-2])
+    rows = [
+        torch.stack([angle.cos() * scale, -angle.sin() * scale, shift_x], dim=1),
+        torch.stack([angle.sin() * scale, angle.cos() * scale, shift_y], dim=1),
+    ]
+    grid = functional.affine_grid(torch.stack(rows, dim=1), list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, align_corners=False).clamp(0, 1)
+
+
+def cross_entropy(model: nn.Module, images: Images, labels: Labels, _: torch.Generator) -> Float[Tensor, ""]:
+    """The mean cross-entropy of the logits."""
+    return functional.cross_entropy(model(images), labels)
+
+
+def variational(model: nn.Module, images: Images, _: Labels, generator: torch.Generator) -> Float[Tensor, ""]:
+    """The loss of one class's VAE, β = 1 (:func:`absynth.models.vae.elbo_loss`)."""
+    assert isinstance(model, VAE)
+    return elbo_loss(model, images, generator=generator)
+
+
+def fit(
+    make_model: Callable[[], nn.Module],
+    images: Images,
+    labels: Labels,
+    loss: Loss,
+    settings: TrainingSettings,
+    *,
+    checkpoint: Path,
+    progress: Progress,
+    description: str,
+    perturbation: Perturbation | None = None,
+) -> tuple[nn.Module, list[float]]:
+    """Trains a model with Adam, or goes on from where an interrupted run stopped.
+
+    Args:
+        make_model: Builds the untrained model; called with the global generator seeded, and that
+            generator's state put back afterwards.
+        images: All training images.
+        labels: Their classes.
+        loss: What to minimise, a function of (model, images, labels, generator).
+        settings: How long and how fast.
+        checkpoint: Written after every epoch; if it is there, training goes on from it and ends with the
+            very same weights as a run that was never interrupted.
+        progress: Where to show epochs and loss.
+        description: What the progress display calls this.
+        perturbation: Applied to every batch before the loss (augmentation).
+
+    Returns:
+        The trained model in evaluation mode, and the mean loss of every epoch.
+
+    Raises:
+        AbsynthError: If there are no images or the checkpoint belongs to other settings.
+    """
+    if len(images) == 0:
+        raise AbsynthError(f"There are no training images for {description}.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = make_model().to(images.device, memory_format=torch.channels_last)
+    generator = torch.Generator(images.device).manual_seed(settings.seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
+    steps = settings.epochs * math.ceil(len(images) / settings.batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    history: list[float] = []
+    signature = {**vars(settings), "images": len(images), "perturbed": perturbation is not None}
+    if checkpoint.exists():
+        state = _read_checkpoint(checkpoint, signature)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        generator.set_state(state["generator"])
+        history = state["history"]
+    task = progress.add_task(description, total=settings.epochs, completed=len(history), note="")
+    model.train()
+    for _ in range(len(history), settings.epochs):
+        total = 0.0
+        order = torch.randperm(len(images), generator=generator, device=images.device)
+        for rows in order.split(settings.batch_size):
+            batch = images[rows] if perturbation is None else perturbation(images[rows], generator)
+            value = loss(model, batch, labels[rows], generator)
+            optimizer.zero_grad()
+            value.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            total += value.item() * len(rows)
+        history.append(total / len(images))
+        state = {
+            "signature": signature,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "generator": generator.get_state(),
+            "history": history,
+        }
+        with atomic_path(checkpoint) as temporary:
+            torch.save(state, temporary)
+        progress.update(task, advance=1, note=f"loss {history[-1]:.3f}")
+    return model.eval(), history
+
+
+def _read_checkpoint(path: Path, signature: dict[str, Any]) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        stored = state["signature"]
+    except (RuntimeError, UnpicklingError, KeyError, EOFError) as error:
+        raise AbsynthError(f"The checkpoint {path} is damaged ({error}); delete it to start again.") from None
+    if stored != signature:
+        changed = sorted(name for name in signature if stored.get(name) != signature[name])
+        raise AbsynthError(
+            f"The checkpoint {path} belongs to a run with other {', '.join(changed)}; "
+            "train into another folder or delete it."
+        )
+    return state
+
+
+def train_vaes(
+    images: Images,
+    labels: Labels,
+    settings: TrainingSettings,
+    *,
+    classes: int,
+    folder: Path,
+    progress: Progress,
+    latents: int = 8,
+    perturbation: Perturbation | None = None,
+) -> tuple[list[VAE], list[list[float]]]:
+    """One VAE a class, each trained on its own class alone (Schott et al. 2019, section 4).
+
+    Args:
+        images: Training images of all classes.
+        labels: Their classes.
+        settings: For each VAE; the seed is shifted by the class.
+        classes: Number of classes.
+        folder: For the checkpoints, ``vae-<class>.pt``.
+        progress: Where to show each class's epochs and loss.
+        latents: Number of latent coordinates.
+        perturbation: Applied to every batch (augmentation).
+
+    Returns:
+        The VAEs, and each one's loss by epoch.
+    """
+    vaes: list[VAE] = []
+    histories: list[list[float]] = []
+    for label in range(classes):
+        members = labels == label
+        vae, history = fit(
+            lambda: VAE(latents),
+            images[members],
+            labels[members],
+            variational,
+            TrainingSettings(settings.epochs, settings.batch_size, settings.learning_rate, settings.seed + label),
+            checkpoint=folder / f"vae-{label}.pt",
+            progress=progress,
+            description=f"VAE of class {label}",
+            perturbation=perturbation,
+        )
+        assert isinstance(vae, VAE)
+        vaes.append(vae)
+        histories.append(history)
+    return vaes, histories
