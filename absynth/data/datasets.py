@@ -1,0 +1,138 @@
+"""The front door to labelled images, by name or by path."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from absynth.data.catalog import CATALOG, MNIST, CatalogEntry, Split, find_entry, parse_split
+from absynth.data.fetch import read_cached
+from absynth.data.readers import (
+    Dataset,
+    parse_idx,
+    read_idx,
+    read_image_folder,
+    read_npz,
+    require_size,
+    unpack,
+)
+from absynth.errors import AbsynthError
+from absynth.shapes import Labels
+
+SIDE = 28
+"""Rows and columns of every image that the models of this package take."""
+
+_PREFIXES: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("t10k", "test")}
+
+
+def load_dataset(name: str | Path, split: str) -> tuple[Float[Tensor, "batch 1 28 28"], Labels]:
+    """The images and labels of a data set.
+
+    Args:
+        name: What :func:`read_dataset` takes.
+        split: train or test.
+
+    Returns:
+        float32 images in [0, 1] of shape (n, 1, 28, 28), and int64 labels of shape (n,).
+
+    Raises:
+        AbsynthError: As in :func:`read_dataset`.
+
+    >>> images, labels = load_dataset("mnist", "test")
+    >>> images.shape, labels[:3].tolist()
+    (torch.Size([10000, 1, 28, 28]), [7, 2, 1])
+    """
+    dataset = read_dataset(name, split)
+    return dataset.images, dataset.labels
+
+
+def read_dataset(name: str | Path, split: str) -> Dataset:
+    """A data set with the names of its classes.
+
+    MNIST comes with this package and needs no network; fashion-mnist and kmnist must have been fetched.
+
+    Args:
+        name: mnist, fashion-mnist or kmnist, or the path of
+
+            - an .npz file with the arrays ``images`` and ``labels``, whatever the split;
+            - a folder with IDX files under their usual names (``train-images-idx3-ubyte`` or
+              ``t10k-images-idx3-ubyte``, perhaps with ``.gz``, and the same for the labels);
+            - a folder with one sub-folder of pictures for each class, or with such folders called
+              ``train`` and ``test``.
+
+            A name wins over a path of the same spelling, unless it is given as a ``Path``.
+        split: train or test.
+
+    Raises:
+        AbsynthError: If there is no such data set or split, it is broken, its images are not 28×28, or it
+            has not been fetched yet.
+    """
+    parsed = parse_split(split)
+    if isinstance(name, str) and name.strip().lower() in CATALOG:
+        return _read_named(find_entry(name), parsed)
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise AbsynthError(
+            f"There is no data set '{name}'; choose one of {', '.join(CATALOG)}, or give the path of an .npz "
+            "file, a folder of IDX files or a folder of pictures."
+        )
+    return require_size(_read_path(path, parsed), SIDE, SIDE, str(path))
+
+
+def _read_named(entry: CatalogEntry, split: Split) -> Dataset:
+    files = entry.splits[split]
+    images, labels = _read_shipped(split) if entry is MNIST else read_cached(entry, split)
+    return parse_idx(images, labels, entry.class_names, names=(files.images, files.labels))
+
+
+def _read_shipped(split: Split) -> tuple[bytes, bytes]:
+    """The two IDX files of an MNIST split that lie in the package, unpacked and verified."""
+    folder = resources.files("absynth.data") / "files"
+    contents = []
+    for name, digest in MNIST.splits[split].hashes().items():
+        try:
+            content = unpack((folder / f"{name}.xz").read_bytes(), name)
+        except OSError:
+            content = b""
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise AbsynthError(
+                f"The file {name}.xz of this installation is missing or damaged; install absynth anew."
+            )
+        contents.append(content)
+    return contents[0], contents[1]
+
+
+def _read_path(path: Path, split: Split) -> Dataset:
+    if path.is_file():
+        if path.suffix.lower() != ".npz":
+            raise AbsynthError(
+                f"{path} is not a data set; give an .npz file, a folder of IDX files or a folder of pictures."
+            )
+        return read_npz(path)
+    images, labels = _find_idx(path, split, "images"), _find_idx(path, split, "labels")
+    if images or labels:
+        if not (images and labels):
+            there, missing = ("images", "labels") if images else ("labels", "images")
+            raise AbsynthError(
+                f"{path} holds the {there} of the {split} split but not its {missing}; put both there."
+            )
+        return read_idx(images, labels)
+    if any(path.glob("*-idx?-ubyte*")):
+        raise AbsynthError(
+            f"{path} holds no {split} split; its files are called {_PREFIXES[split][0]}-images-idx3-ubyte "
+            f"and {_PREFIXES[split][0]}-labels-idx1-ubyte."
+        )
+    return read_image_folder(path / split if (path / split).is_dir() else path)
+
+
+def _find_idx(folder: Path, split: Split, kind: str) -> Path | None:
+    """The IDX file of a split, in any of its usual spellings."""
+    for prefix in _PREFIXES[split]:
+        for name in sorted(folder.glob(f"{prefix}-{kind}[-.]idx[13]-ubyte*")):
+            if name.name.endswith(("-ubyte", "-ubyte.gz", "-ubyte.xz")):
+                return name
+    return None

@@ -1,0 +1,156 @@
+"""Reading one picture file as grey values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from absynth.errors import AbsynthError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".npy")
+MOST_PIXELS = 64_000_000
+"""The largest picture that is read: about what the largest phone cameras deliver."""
+
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+"""How much red, green and blue weigh in a grey value (ITU-R BT.601)."""
+
+
+def read_picture(path: str | Path) -> Float[ndarray, "height width"]:
+    """The picture at ``path`` as grey values.
+
+    Colour becomes luma, a photograph is turned the way its camera was held, and a transparent background
+    becomes white behind dark ink and black behind light ink.
+
+    Args:
+        path: A PNG, a JPEG, or an .npy array of shape (height, width), (1, height, width) or
+            (height, width, 1, 3 or 4): integers from 0 to 255, or real numbers from 0 to 1.
+
+    Returns:
+        float32 values in [0, 1]; an 8-bit grey value v becomes v / 255 exactly.
+
+    Raises:
+        AbsynthError: If the file is missing, empty, not a picture, or larger than 64 megapixels.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise AbsynthError(f"There is no file {path}; give the path of a PNG, JPEG or .npy picture.")
+    if not path.is_file():
+        raise AbsynthError(f"{path} is not a file; give the path of a PNG, JPEG or .npy picture.")
+    pixels = _read_array(path) if path.suffix.lower() == ".npy" else _read_encoded(path)
+    return to_grey(pixels)
+
+
+def to_grey(pixels: Float[ndarray, "height width *channels"]) -> Float[ndarray, "height width"]:
+    """Grey values of a picture with 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha) channels.
+
+    >>> to_grey(np.full((1, 1, 3), 0.5, dtype=np.float32))
+    array([[0.5]], dtype=float32)
+    """
+    if pixels.ndim == 2:
+        return pixels
+    channels = pixels.shape[2]
+    grey: ndarray = pixels[..., :3] @ LUMA if channels >= 3 else pixels[..., 0]
+    if channels in (2, 4):
+        alpha = pixels[..., -1]
+        if alpha.min() < 1:
+            paper = float((grey * alpha).sum() < 0.5 * alpha.sum())
+            grey = grey * alpha + paper * (1 - alpha)
+    return grey.astype(np.float32).clip(0, 1)
+
+
+def _read_encoded(path: Path) -> Float[ndarray, "height width *channels"]:
+    import warnings
+
+    from PIL import Image, ImageOps
+
+    try:
+        with warnings.catch_warnings():
+            # Our own limit follows, and it is lower than Pillow's.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=("PNG", "JPEG")) as picture:
+                _check_size(path, picture.height, picture.width)
+                return _decode(ImageOps.exif_transpose(picture))
+    except Image.DecompressionBombError:
+        raise AbsynthError(_too_large(path)) from None
+    except (OSError, SyntaxError, ValueError, IndexError) as error:
+        if isinstance(error, AbsynthError):
+            raise
+        raise AbsynthError(
+            f"{path} cannot be read as a picture; give an undamaged PNG, JPEG or .npy file."
+        ) from None
+
+
+def _decode(picture: Any) -> Float[ndarray, "height width *channels"]:
+    """The pixels of an opened picture in [0, 1], whatever its mode."""
+    transparent = "A" in picture.getbands() or "transparency" in picture.info
+    if picture.mode.startswith("I"):  # 16 bits; Pillow's own conversion would cut them off at 255
+        return np.asarray(picture, dtype=np.float32) / 65535
+    if picture.mode in ("1", "L") and not transparent:
+        mode = "L"
+    elif picture.mode == "LA":
+        mode = "LA"
+    else:
+        mode = "RGBA" if transparent else "RGB"
+    return np.asarray(picture.convert(mode), dtype=np.float32) / 255
+
+
+def _read_array(path: Path) -> Float[ndarray, "height width *channels"]:
+    try:
+        # Mapped, so that a header that promises terabytes is seen before memory is taken for them.
+        array = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError, OverflowError):
+        raise AbsynthError(f"{path} cannot be read as an array; give one that numpy.save wrote.") from None
+    if array.ndim == 3 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise AbsynthError(
+            f"{path} has the shape {array.shape}; a picture is (height, width) or (height, width, channels)."
+        )
+    if array.size == 0:
+        raise AbsynthError(f"{path} is empty: its shape is {array.shape}; a picture has at least one pixel.")
+    _check_size(path, *array.shape[:2])
+    return unit_range(array, str(path))
+
+
+def unit_range(array: ndarray, name: str) -> Float[ndarray, "*shape"]:
+    """Pixel values as float32 in [0, 1]: integers are divided by 255, real numbers stay.
+
+    Args:
+        array: Pixel values of any shape.
+        name: What to call the array in a message.
+
+    Raises:
+        AbsynthError: If the values are no numbers, not finite or out of range.
+
+    >>> unit_range(np.array([0, 255], dtype=np.uint8), "array")
+    array([0., 1.], dtype=float32)
+    """
+    if array.dtype.kind == "b":
+        return array.astype(np.float32)
+    if array.dtype.kind not in "iuf":
+        raise AbsynthError(f"{name} holds {array.dtype} values; pixels are integers or real numbers.")
+    if not np.isfinite(array).all():
+        raise AbsynthError(f"{name} holds values that are not finite; pixels are finite numbers.")
+    top = 1 if array.dtype.kind == "f" else 255
+    low, high = array.min(initial=0), array.max(initial=0)
+    if low < 0 or high > top:
+        raise AbsynthError(
+            f"{name} holds values from {low:g} to {high:g}; pixels are integers from 0 to 255 "
+            "or real numbers from 0 to 1."
+        )
+    scaled = array.astype(np.float32)
+    scaled /= top
+    return scaled
+
+
+def _check_size(path: Path, height: int, width: int) -> None:
+    if height * width > MOST_PIXELS:
+        raise AbsynthError(_too_large(path, f" ({width}x{height} pixels)"))
+
+
+def _too_large(path: Path, size: str = "") -> str:
+    return f"{path} is too large{size}; make it at most {MOST_PIXELS // 10**6} megapixels."
