@@ -1,0 +1,11 @@
+"""Attacks: every distance found here is an upper bound on a model's robustness, never a proof of it.
+
+>>> from absynth.attacks import suite_attacks
+>>> [attack.name for attack in suite_attacks("quick", "linf")]
+['fgsm', 'bim', 'pgd', 'mim', 'deepfool', 'fmn', 'uniform-noise']
+"""
+
+from absynth.attacks.base import Attack, AttackResult
+from absynth.attacks.suites import SUITES, attack, closest, find_attack, suite_attacks
+
+__all__ = ["SUITES", "Attack", "AttackResult", "attack", "closest", "find_attack", "suite_attacks"]

@@ -1,0 +1,175 @@
+"""What every attack has in common: checked input, verified output, one result."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from absynth.attacks.batch import Counts, Mask, Scalars
+from absynth.attacks.target import Target, frozen, misclassified, private_randomness
+from absynth.errors import AbsynthError
+from absynth.norms import Norm, distance
+from absynth.shapes import Images, Labels
+
+PUSHES = (0.0, 1e-4, 1e-2)
+"""How much further from the clean image a found one is moved, in turn, until the model agrees again.
+
+An image on the boundary itself may change sides with the composition of the batch, by rounding alone."""
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """The closest verified adversarials that were found; upper bounds on the robustness, never proofs.
+
+    Attributes:
+        adversarials: The adversarial of each image; the clean image where none was found.
+        distances: How far it is from the clean image, float64; 0 where the clean image is misclassified
+            already, infinite where no adversarial was found.
+        success: Where there is an adversarial.
+        queries: How many forward passes each image took, those with a backward pass included.
+    """
+
+    adversarials: Images
+    distances: Scalars
+    success: Mask
+    queries: Counts
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.distances)
+
+
+class Attack(ABC):
+    """An attack: minimises the size of a perturbation, in one norm, that changes the decision.
+
+    A subclass sets ``name`` and ``norm`` and writes :meth:`run` and :attr:`settings`; checking the input,
+    leaving out images misclassified already, verifying and measuring are done here.
+
+    Attributes:
+        name: What the attack is called in suites and records.
+        norm: The norm that it minimises and that its result is measured in.
+    """
+
+    name: str
+    norm: Norm
+
+    @property
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What determines the attack besides name, norm and seed, as plain JSON values."""
+
+    @abstractmethod
+    def run(self, target: Target, images: Images) -> Images:
+        """Looks for adversarials; what it returns is verified by the caller.
+
+        The model is in evaluation mode and its parameters collect no gradient. The global generators of torch
+        and numpy are seeded and private to the call: draw from them.
+
+        Args:
+            target: The model with the labels of the images, which it classifies correctly.
+            images: The clean images, at least one.
+
+        Returns:
+            A candidate for each image; the clean image, or any other, where there is none.
+        """
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, seed: int = 0) -> AttackResult:
+        """Attacks a batch of images.
+
+        Args:
+            model: The classifier, from images to logits (batch, class), on the device of the images.
+            images: Clean images in [0, 1], shape (batch, channel, height, width).
+            labels: Their classes, int64, shape (batch,).
+            seed: The result is the same for the same seed, batch and machine.
+
+        Raises:
+            AbsynthError: If the images are no such batch, a pixel is NaN or outside [0, 1], a label is no
+                class of the model, or the model's answer is not one row of logits an image.
+        """
+        check_batch(images, labels)
+        images = images.detach()
+        target = Target(model, labels)
+        with frozen(model), private_randomness(seed, images.device):
+            with torch.no_grad():
+                logits = target(images)
+            _check_logits(logits, labels)
+            wrong = misclassified(logits, labels)
+            adversarials, found = images.clone(), wrong.clone()
+            attacked = (~wrong).nonzero().squeeze(1)
+            if len(attacked):
+                part = target.select(attacked)
+                candidates = self.run(part, images[attacked])
+                adversarials[attacked], found[attacked] = verify(part, images[attacked], candidates)
+        distances = distance(images, adversarials, self.norm).masked_fill(~found, torch.inf)
+        return AttackResult(adversarials, distances, found, target.queries.to(images.device))
+
+
+@torch.no_grad()
+def verify(target: Target, images: Images, candidates: Images) -> tuple[Images, Mask]:
+    """What of an attack's answer holds when the model is asked once more.
+
+    Args:
+        target: The model with the labels.
+        images: The clean images.
+        candidates: What the attack returned; clipped to [0, 1] here.
+
+    Returns:
+        The adversarials, the clean image where there is none, and where there is one.
+    """
+    finite = candidates.isfinite().flatten(1).all(dim=1)
+    verified, found = images.clone(), torch.zeros_like(finite)
+    for push in PUSHES:
+        moved = torch.where(finite[:, None, None, None], candidates + push * (candidates - images), images)
+        moved = moved.to(images.dtype).clamp(0, 1)
+        new = target.is_adversarial(moved) & ~found
+        verified = torch.where(new[:, None, None, None], moved, verified)
+        found |= new
+        if found.all():
+            break
+    return verified, found
+
+
+def check_batch(images: Tensor, labels: Tensor) -> None:
+    """Sees that images and labels are a batch that can be attacked.
+
+    Raises:
+        AbsynthError: If they are not; the sentence says what was wrong and what would be right.
+    """
+    if images.ndim != 4 or len(images) == 0 or not images.is_floating_point():
+        raise AbsynthError(
+            f"The images have shape {tuple(images.shape)} and type {images.dtype}; an attack takes floats of "
+            "shape (batch, channel, height, width), at least one image."
+        )
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        raise AbsynthError(
+            f"The labels have shape {tuple(labels.shape)} and type {labels.dtype}; {len(images)} images take "
+            f"int64 labels of shape ({len(images)},)."
+        )
+    if labels.device != images.device:
+        raise AbsynthError(
+            f"The images are on {images.device} and the labels on {labels.device}; put them on one device."
+        )
+    if images.isnan().any():
+        raise AbsynthError("The images contain NaN; every pixel must be a number in [0, 1].")
+    low, high = images.amin().item(), images.amax().item()
+    if low < 0 or high > 1:
+        raise AbsynthError(f"The pixels lie in [{low:g}, {high:g}]; scale the images to [0, 1].")
+
+
+def _check_logits(logits: Tensor, labels: Labels) -> None:
+    if logits.ndim != 2 or len(logits) != len(labels) or logits.shape[1] < 2:
+        raise AbsynthError(
+            f"The model answers {len(labels)} images with shape {tuple(logits.shape)}; an attack takes "
+            f"models that answer with logits of shape ({len(labels)}, classes), at least two classes."
+        )
+    if logits.isnan().any():
+        raise AbsynthError("The model's logits for the clean images contain NaN; an attack takes numbers.")
+    if labels.amin() < 0 or labels.amax() >= logits.shape[1]:
+        raise AbsynthError(
+            f"The labels lie in [{int(labels.amin())}, {int(labels.amax())}]; the model has the classes "
+            f"0 to {logits.shape[1] - 1}."
+        )

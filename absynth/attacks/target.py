@@ -1,0 +1,187 @@
+"""The model as an attack sees it: labelled images go in, logits come out, every look is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from absynth.attacks.batch import Counts, Mask, Scalars
+from absynth.shapes import Images, Labels, Logits
+
+LARGEST_GAP = 1e6
+"""A gap between logits above this is divided by this much only, so that no logit becomes NaN."""
+
+
+Loss = Callable[[Logits, Labels], Scalars]
+
+
+@dataclass(frozen=True)
+class Slope:
+    """A loss to raise, at some images.
+
+    Attributes:
+        adversarial: Which of the images are misclassified.
+        loss: The loss of each.
+        gradient: Its gradient in the image; 0 where it is no number.
+    """
+
+    adversarial: Mask
+    loss: Scalars
+    gradient: Images
+
+
+class Target(nn.Module):
+    """A classifier under attack, with the labels of the images attacked and a count of queries.
+
+    Images given to it must be as many as its labels and in their order; :meth:`select` gives the target for
+    some of them, and counts on the same account.
+
+    Args:
+        model: Any module from images to logits.
+        labels: The class of each image, shape (batch,).
+
+    Attributes:
+        model: The module itself, for attacks that know more of it.
+        labels: The class of each image.
+        queries: How often the model has seen each image forward, over all selections, shape (images,).
+    """
+
+    labels: Tensor
+    queries: Tensor
+
+    def __init__(self, model: nn.Module, labels: Labels) -> None:
+        super().__init__()
+        self.model = model
+        self.labels = labels
+        self.queries = torch.zeros(len(labels), dtype=torch.int64)
+        self._rows = torch.arange(len(labels))
+
+    def select(self, rows: Counts | Mask) -> Target:
+        """The target for the images at ``rows``; the same image may come up several times.
+
+        Args:
+            rows: Indices, or a mask over the images of this target.
+        """
+        part = Target(self.model, self.labels[rows])
+        part.queries, part._rows = self.queries, self._rows[rows.cpu()]
+        return part
+
+    def forward(self, images: Images) -> Tensor:
+        """The model's logits, connected to the images even where the model ignores them.
+
+        They are whatever the model answers; an attack begins by checking their shape.
+        """
+        self.queries.index_add_(0, self._rows, torch.ones_like(self._rows))
+        logits: Tensor = self.model(images)
+        if images.requires_grad and not logits.requires_grad:
+            logits = logits + 0 * images.flatten(1).sum(dim=1, keepdim=True)
+        return logits
+
+    @torch.no_grad()
+    def is_adversarial(self, images: Images) -> Mask:
+        """Which images the model misclassifies; NaN logits decide nothing and do not count."""
+        return misclassified(self(images), self.labels)
+
+    def slope(self, images: Images, loss: Loss) -> Slope:
+        """A loss and its gradient in the images, from one forward and one backward pass.
+
+        Args:
+            images: Where to take it.
+            loss: What the attack raises, from logits and labels.
+        """
+        with torch.enable_grad():
+            inputs = images.detach().requires_grad_()
+            logits = self(inputs)
+            losses = loss(logits, self.labels)
+            (gradient,) = torch.autograd.grad(losses.sum(), inputs)
+        return Slope(
+            adversarial=misclassified(logits.detach(), self.labels),
+            loss=losses.detach(),
+            gradient=torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0),
+        )
+
+
+def misclassified(logits: Logits, labels: Labels) -> Mask:
+    """Where the largest logit is not the label's.
+
+    >>> misclassified(torch.tensor([[0.0, 1.0], [0.0, float("nan")]]), torch.tensor([0, 0]))
+    tensor([ True, False])
+    """
+    return (logits.argmax(dim=1) != labels) & ~logits.isnan().any(dim=1)
+
+
+def margin_loss(logits: Logits, labels: Labels) -> Scalars:
+    """max_{k≠y} logit_k − logit_y, above 0 where an image is misclassified (arXiv 1608.04644, section V).
+
+    >>> margin_loss(torch.tensor([[1.0, 3.0, 2.0]]), torch.tensor([0]))
+    tensor([2.])
+    """
+    own = nn.functional.one_hot(labels, logits.shape[1]).bool()
+    return logits.masked_fill(own, -torch.inf).amax(dim=1) - logits[own]
+
+
+def cross_entropy(logits: Logits, labels: Labels) -> Scalars:
+    """The cross-entropy of tempered logits (:func:`temper`)."""
+    return nn.functional.cross_entropy(temper(logits), labels, reduction="none")
+
+
+def temper(logits: Logits) -> Logits:
+    """Logits over max(1, gap), the gap between the two largest taken as a constant.
+
+    A softmax over wide gaps is 1 to the last bit and its gradient 0, which makes a model look robust that is
+    not. Rescaling keeps the decision and the direction of the gradient, and undoes that (Carlini and Wagner
+    2016, arXiv 1607.04311, on distilled networks).
+
+    >>> temper(torch.tensor([[100.0, 50.0, 0.0]]))
+    tensor([[2., 1., 0.]])
+    """
+    best = logits.detach().topk(2, dim=1).values
+    return logits / (best[:, :1] - best[:, 1:]).clamp(1, LARGEST_GAP)
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Holds a model in evaluation mode with parameters that collect no gradient, then puts all back.
+
+    Args:
+        model: The model to hold still.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    parameters = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        model.eval()
+        for parameter, _ in parameters:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, required in parameters:
+            parameter.requires_grad_(required)
+
+
+@contextmanager
+def private_randomness(seed: int, device: torch.device) -> Iterator[None]:
+    """Seeds the global generators of torch and numpy inside the block; afterwards they are as before.
+
+    Foolbox draws from these generators and from no other.
+
+    Args:
+        seed: Seed of both, at least 0.
+        device: Where the images are.
+    """
+    import numpy as np
+
+    state: Any = np.random.get_state()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            np.random.set_state(state)

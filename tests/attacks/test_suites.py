@@ -1,0 +1,187 @@
+"""The suites, the front door, and the parts that attacks are made of."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from absynth.attacks import SUITES, AttackResult, attack, closest, find_attack, suite_attacks
+from absynth.attacks.adapter import FoolboxAttack, foolbox_class
+from absynth.attacks.base import Attack, verify
+from absynth.attacks.batch import size
+from absynth.attacks.projections import project, steepest
+from absynth.attacks.target import Target, temper
+from absynth.errors import AbsynthError
+from absynth.norms import NORMS, Norm
+from absynth.progress import Progress
+
+SIDE = 5
+
+
+def make_model() -> nn.Sequential:
+    """A small network of random weights."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 16), nn.ReLU(), nn.Linear(16, 3))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("suite", SUITES)
+def test_attacks_can_be_named_and_recorded(suite: str, norm: Norm) -> None:
+    attacks = suite_attacks(suite, norm)
+    assert len({single.name for single in attacks}) == len(attacks)
+    for single in attacks:
+        assert single.norm == norm
+        assert json.loads(json.dumps(single.settings)) == single.settings
+        assert find_attack(single.name, norm, suite).settings == single.settings
+
+
+def test_quick_and_strong_have_the_same_attacks() -> None:
+    for norm in NORMS:
+        quick, strong = suite_attacks("quick", norm), suite_attacks("strong", norm)
+        assert [single.name for single in quick] == [single.name for single in strong]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_suite_keeps_the_closest(norm: Norm, progress: Progress) -> None:
+    model, images = make_model(), torch.rand(5, 1, SIDE, SIDE)
+    labels = model(images).argmax(dim=1)
+    whole = attack(model, images, labels, norm=norm.upper(), suite="Quick", seed=2, progress=progress)
+    singles = [single(model, images, labels, seed=2) for single in suite_attacks("quick", norm)]
+    assert torch.equal(whole.distances, torch.stack([single.distances for single in singles]).amin(dim=0))
+    assert torch.equal(whole.queries, torch.stack([single.queries for single in singles]).sum(dim=0))
+    assert torch.equal(model(whole.adversarials).argmax(dim=1) != labels, whole.success)
+    assert progress.finished
+
+
+def test_batches_are_put_together_in_order() -> None:
+    model, images = make_model(), torch.rand(5, 1, SIDE, SIDE)
+    labels = model(images).argmax(dim=1)
+    result = attack(model, images, labels.int(), norm="l0", suite="quick", batch_size=2)
+    assert len(result) == 5
+    assert torch.equal(model(result.adversarials).argmax(dim=1) != labels, result.success)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"norm": "l3"}, "no norm 'l3'"),
+        ({"suite": "weak"}, "no suite 'weak'"),
+        ({"batch_size": 0}, "at least 1"),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, object], sentence: str) -> None:
+    with pytest.raises(AbsynthError, match=sentence):
+        attack(make_model(), torch.rand(1, 1, SIDE, SIDE), torch.tensor([0]), **arguments)
+
+
+def test_an_unknown_attack() -> None:
+    with pytest.raises(AbsynthError, match="choose one of salt-and-pepper, pointwise, fmn"):
+        find_attack("ddn", "l0")
+
+
+def test_the_closer_of_two_results() -> None:
+    def result(*distances: float) -> AttackResult:
+        values = torch.tensor(distances, dtype=torch.float64)
+        images = values.nan_to_num(posinf=9.0).float()[:, None, None, None]
+        return AttackResult(images, values, values.isfinite(), torch.ones(len(values), dtype=torch.int64))
+
+    inf = float("inf")
+    best = closest(result(1, 2, inf, inf), result(2, 1, 3, inf))
+    assert best.distances.tolist() == [1, 1, 3, inf]
+    assert best.adversarials.flatten().tolist() == [1, 1, 3, 9]
+    assert best.success.tolist() == [True, True, True, False]
+    assert best.queries.tolist() == [2, 2, 2, 2]
+
+
+def test_foolbox_attacks_of_fixed_size_try_sizes_in_order() -> None:
+    model, images = make_model(), torch.rand(4, 1, SIDE, SIDE)
+    labels = model(images).argmax(dim=1)
+    noise = FoolboxAttack(
+        "noise",
+        "l2",
+        foolbox_class("L2RepeatedAdditiveGaussianNoiseAttack", repeats=5),
+        epsilons=(5.0, 0.1, 2.0),
+    )
+    result = noise(model, images, labels)
+    assert result.success.any()
+    assert torch.equal(model(result.adversarials).argmax(dim=1) != labels, result.success)
+    assert noise.settings["epsilons"] == [5.0, 0.1, 2.0]
+
+
+class Careless(Attack):
+    """Returns what no attack should: values outside the box, NaN, and clean images."""
+
+    name, norm = "careless", "linf"
+
+    @property
+    def settings(self) -> dict[str, object]:
+        return {}
+
+    def run(self, target: Target, images: Tensor) -> Tensor:
+        candidates = images.clone()
+        candidates[0], candidates[1] = 7.0, float("nan")
+        return candidates
+
+
+class Bright(nn.Module):
+    """Class 1 above a mean of one half, class 0 below or at it."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        mean = images.mean(dim=(1, 2, 3))
+        return torch.stack([torch.full_like(mean, 0.5), mean], dim=1)
+
+
+def test_only_what_the_model_confirms_is_kept() -> None:
+    images = torch.full((3, 1, 2, 2), 0.25)
+    result = Careless()(Bright(), images, torch.zeros(3, dtype=torch.int64))
+    assert result.success.tolist() == [True, False, False]
+    assert result.distances.tolist() == [0.75, float("inf"), float("inf")]
+    assert torch.equal(result.adversarials[1:], images[1:])
+
+
+def test_an_image_on_the_boundary_itself_is_pushed_over_it() -> None:
+    images = torch.full((1, 1, 2, 2), 0.25)
+    target = Target(Bright(), torch.zeros(1, dtype=torch.int64))
+    adversarials, found = verify(target, images, torch.full((1, 1, 2, 2), 0.5))
+    assert found.all()
+    torch.testing.assert_close(adversarials, torch.full((1, 1, 2, 2), 0.5), rtol=1e-3, atol=0)
+
+
+@given(seed=st.integers(0, 10**6), norm=st.sampled_from(NORMS), radius=st.floats(0, 8))
+def test_projections_are_inside_idempotent_and_nearest(seed: int, norm: Norm, radius: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    perturbations = torch.randn(3, 2, 3, 3, generator=generator, dtype=torch.float64)
+    epsilon = torch.full((3,), radius, dtype=torch.float64)
+    projected = project(perturbations, epsilon, norm)
+    assert (size(projected, norm) <= epsilon + 1e-9).all()
+    torch.testing.assert_close(project(projected, epsilon, norm), projected)
+    inside = torch.randn(3, 2, 3, 3, generator=generator, dtype=torch.float64)
+    inside = project(inside, epsilon * torch.rand(3, generator=generator).double(), norm)
+    assert (size(perturbations - projected, "l2") <= size(perturbations - inside, "l2") + 1e-9).all()
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1", "linf"])
+def test_the_steepest_direction_has_size_one(norm: Norm) -> None:
+    gradients, images = torch.randn(4, 1, 10, 10), torch.rand(4, 1, 10, 10)
+    torch.testing.assert_close(size(steepest(gradients, images, norm), norm), torch.ones(4))
+    assert (steepest(torch.zeros_like(images), images, norm) == 0).all()
+
+
+def test_queries_of_a_selection_count_for_the_images_selected() -> None:
+    target = Target(Bright(), torch.zeros(4, dtype=torch.int64))
+    part = target.select(torch.tensor([1, 3, 3])).select(torch.tensor([True, False, True]))
+    part.is_adversarial(torch.rand(2, 1, 2, 2))
+    assert target.queries.tolist() == [0, 1, 0, 1]
+
+
+def test_tempered_logits_keep_order_and_are_finite() -> None:
+    logits = torch.tensor([[1e8, -1e8, float("-inf")], [0.3, 0.2, 0.1]])
+    tempered = temper(logits)
+    assert torch.equal(tempered.argsort(dim=1), logits.argsort(dim=1))
+    assert not tempered.isnan().any()
+    assert torch.equal(tempered[1], logits[1])
