@@ -47,4 +47,5 @@ def distance(first: Images, second: Images, norm: Norm) -> Float[Tensor, "batch"
     if norm == "l0":
         return (difference.amax(dim=1) > 0).flatten(1).sum(dim=1).double()
     order = {"l2": 2.0, "l1": 1.0, "linf": torch.inf}[norm]
-    return torch.linalg.vector_norm(difference.flatten(1), ord=order, dim=1)
+    result: Tensor = torch.linalg.vector_norm(difference.flatten(1), ord=order, dim=1)
+    return result

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -22,6 +26,8 @@ from absynth.shapes import Images, Labels
 
 Loss = Callable[[nn.Module, Images, Labels, torch.Generator], Float[Tensor, ""]]
 Perturbation = Callable[[Images, torch.Generator], Images]
+
+CHECKPOINT_ENTRIES = ("signature", "model", "optimizer", "schedule", "generator", "history")
 
 
 @dataclass(frozen=True)
@@ -47,11 +53,13 @@ class TrainingSettings:
             AbsynthError: If one does not.
         """
         if self.epochs < 1 or self.batch_size < 1 or not self.learning_rate > 0:
-            raise AbsynthError("Training needs at least 1 epoch, 1 image a batch and a learning rate above 0.")
+            raise AbsynthError(
+                "Training needs at least 1 epoch, 1 image a batch and a learning rate above 0."
+            )
 
 
 def augment(images: Images, generator: torch.Generator) -> Images:
-    """Moves each image by its own small affine map: ±10° of rotation, ±10 % of size, ±2 pixels of shift.
+    """Moves each image by its own small affine map: ±5° of rotation, ±5 % of size, ±1 pixel of shift.
 
     Args:
         images: Shape (batch, channel, height, width).
@@ -61,8 +69,8 @@ def augment(images: Images, generator: torch.Generator) -> Images:
     def uniform(limit: float) -> Float[Tensor, "batch"]:
         return (torch.rand(len(images), generator=generator, device=images.device) * 2 - 1) * limit
 
-    angle, scale = uniform(math.radians(10)), 1 + uniform(0.1)
-    shift_x, shift_y = uniform(4 / images.shape[-1]), uniform(4 / images.shape[-2])
+    angle, scale = uniform(math.radians(5)), 1 + uniform(0.05)
+    shift_x, shift_y = uniform(2 / images.shape[-1]), uniform(2 / images.shape[-2])
     rows = [
         torch.stack([angle.cos() * scale, -angle.sin() * scale, shift_x], dim=1),
         torch.stack([angle.sin() * scale, angle.cos() * scale, shift_y], dim=1),
@@ -113,22 +121,35 @@ def fit(
         The trained model in evaluation mode, and the mean loss of every epoch.
 
     Raises:
-        AbsynthError: If there are no images or the checkpoint belongs to other settings.
+        AbsynthError: If there are no images, or the checkpoint is damaged or belongs to another run.
     """
     if len(images) == 0:
         raise AbsynthError(f"There are no training images for {description}.")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        model = make_model().to(images.device, memory_format=torch.channels_last)
+        torch.default_generator.manual_seed(settings.seed)
+        model = make_model()
+    model.to(images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     generator = torch.Generator(images.device).manual_seed(settings.seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     steps = settings.epochs * math.ceil(len(images) / settings.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     history: list[float] = []
-    signature = {**vars(settings), "images": len(images), "perturbed": perturbation is not None}
+    signature = {
+        **vars(settings),
+        "images": len(images),
+        "data": _fingerprint(images, labels),
+        "start": _fingerprint(*model.state_dict().values()),
+        "perturbed": perturbation is not None,
+    }
     if checkpoint.exists():
         state = _read_checkpoint(checkpoint, signature)
-        model.load_state_dict(state["model"])
+        try:
+            model.load_state_dict(state["model"])
+        except RuntimeError:
+            raise AbsynthError(
+                f"The checkpoint {checkpoint} belongs to another network; "
+                "train into another folder or delete it."
+            ) from None
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
         generator.set_state(state["generator"])
@@ -142,7 +163,7 @@ def fit(
             batch = images[rows] if perturbation is None else perturbation(images[rows], generator)
             value = loss(model, batch, labels[rows], generator)
             optimizer.zero_grad()
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             optimizer.step()
             schedule.step()
             total += value.item() * len(rows)
@@ -161,14 +182,22 @@ def fit(
     return model.eval(), history
 
 
+def _fingerprint(*tensors: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
 def _read_checkpoint(path: Path, signature: dict[str, Any]) -> dict[str, Any]:
+    content = io.BytesIO(path.read_bytes())
     try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
-        stored = state["signature"]
-    except (RuntimeError, UnpicklingError, KeyError, EOFError) as error:
-        raise AbsynthError(f"The checkpoint {path} is damaged ({error}); delete it to start again.") from None
-    if stored != signature:
-        changed = sorted(name for name in signature if stored.get(name) != signature[name])
+        state: dict[str, Any] = torch.load(content, weights_only=True)
+        stored = {name: state[name] for name in CHECKPOINT_ENTRIES}["signature"]
+        changed = sorted(name for name, value in stored.items() if signature.get(name) != value)
+    except (RuntimeError, UnpicklingError, EOFError, LookupError, ValueError, TypeError, AttributeError):
+        raise AbsynthError(f"The checkpoint {path} is damaged; delete it to start again.") from None
+    if changed:
         raise AbsynthError(
             f"The checkpoint {path} belongs to a run with other {', '.join(changed)}; "
             "train into another folder or delete it."
@@ -184,7 +213,7 @@ def train_vaes(
     classes: int,
     folder: Path,
     progress: Progress,
-    latents: int = 8,
+    start: Sequence[VAE] | None = None,
     perturbation: Perturbation | None = None,
 ) -> tuple[list[VAE], list[list[float]]]:
     """One VAE a class, each trained on its own class alone (Schott et al. 2019, section 4).
@@ -196,7 +225,7 @@ def train_vaes(
         classes: Number of classes.
         folder: For the checkpoints, ``vae-<class>.pt``.
         progress: Where to show each class's epochs and loss.
-        latents: Number of latent coordinates.
+        start: Trained VAEs to go on from; by default new ones with 8 latents.
         perturbation: Applied to every batch (augmentation).
 
     Returns:
@@ -206,12 +235,15 @@ def train_vaes(
     histories: list[list[float]] = []
     for label in range(classes):
         members = labels == label
+        make = VAE if start is None else partial(deepcopy, start[label])
         vae, history = fit(
-            lambda: VAE(latents),
+            make,
             images[members],
             labels[members],
             variational,
-            TrainingSettings(settings.epochs, settings.batch_size, settings.learning_rate, settings.seed + label),
+            TrainingSettings(
+                settings.epochs, settings.batch_size, settings.learning_rate, settings.seed + label
+            ),
             checkpoint=folder / f"vae-{label}.pt",
             progress=progress,
             description=f"VAE of class {label}",

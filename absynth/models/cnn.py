@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from absynth.errors import AbsynthError
 from absynth.models.pretrained import PretrainedModel, build, full_config, register
@@ -43,7 +42,7 @@ class CNN(PretrainedModel):
         return {"classes": self.classes}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
+    def from_config(cls, config: dict[str, Any]) -> CNN:
         """An untrained network of the configured number of classes."""
         return cls(config["classes"])
 
@@ -103,7 +102,7 @@ class Binarized(PretrainedModel):
         return {"model": full_config(self.model)}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
+    def from_config(cls, config: dict[str, Any]) -> Binarized:
         """The configured model behind a threshold."""
         return cls(build(config["model"]))
 

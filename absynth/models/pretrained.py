@@ -9,7 +9,6 @@ from typing import Any, ClassVar, TypeVar
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from absynth.errors import AbsynthError
 from absynth.files import atomic_path, write_text
@@ -35,7 +34,7 @@ class PretrainedModel(nn.Module):
         raise NotImplementedError
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
+    def from_config(cls, config: dict[str, Any]) -> PretrainedModel:
         """The model that ``config`` describes, its weights not loaded yet."""
         raise NotImplementedError
 
@@ -76,12 +75,17 @@ def build(config: dict[str, Any]) -> PretrainedModel:
     """The model that a full config describes, its weights not loaded yet.
 
     Raises:
-        AbsynthError: If the config names no known type.
+        AbsynthError: If the config names no known type, or lacks what its type needs.
     """
-    name = config.get("type")
+    name = str(config.get("type"))
     if name not in _TYPES:
-        raise AbsynthError(f"The model config names the type {name!r}; known types: {', '.join(_TYPES)}.")
-    return _TYPES[name].from_config(config)
+        raise AbsynthError(f"The model config names the type '{name}'; known types: {', '.join(_TYPES)}.")
+    try:
+        return _TYPES[name].from_config(config)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise AbsynthError(
+            f"The config of the '{name}' model lacks an entry or has a wrong one ({error}); save it again."
+        ) from None
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -94,7 +98,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise AbsynthError(f"{folder} holds no {CONFIG_NAME}; name a folder written by save_pretrained.") from None
+        raise AbsynthError(
+            f"{folder} holds no {CONFIG_NAME}; name a folder written by save_pretrained."
+        ) from None
     except ValueError as error:
         raise AbsynthError(f"{path} is not valid JSON ({error}); save the model again.") from None
     if not isinstance(config, dict):
@@ -120,7 +126,8 @@ def load_folder(folder: Path, changes: dict[str, Any] | None = None) -> Pretrain
     """The model stored in ``folder``, in evaluation mode on the CPU.
 
     A config may name another weights file, relative to itself (``"weights": "../abs/model.safetensors"``),
-    so that several models share one, or none (``"weights": null``) where the config says it all. Tensors in
+    so that several models share one, or none (``"weights": null``) where the config says it all. ``"prefix"``
+    is what the model's own names of its tensors begin with and those in the shared file do not. Tensors in
     the file that the model does not use are left alone.
 
     Args:
@@ -135,15 +142,18 @@ def load_folder(folder: Path, changes: dict[str, Any] | None = None) -> Pretrain
     if (name := config.get("weights", WEIGHTS_NAME)) is not None:
         wanted = model.state_dict()
         weights = folder / name
-        stored = read_weights(weights)
-        if missing := [name for name in wanted if name not in stored]:
-            raise AbsynthError(f"{weights} lacks the tensor '{missing[0]}' ({len(missing)} in all); save it again.")
-        for name, tensor in wanted.items():
-            if stored[name].shape != tensor.shape:
+        prefix = config.get("prefix", "")
+        stored = {prefix + key: tensor for key, tensor in read_weights(weights).items()}
+        if missing := [key for key in wanted if key not in stored]:
+            raise AbsynthError(
+                f"{weights} lacks the tensor '{missing[0]}' ({len(missing)} in all); save it again."
+            )
+        for key, tensor in wanted.items():
+            if stored[key].shape != tensor.shape:
                 raise AbsynthError(
-                    f"'{name}' in {weights} has shape {tuple(stored[name].shape)}, "
+                    f"'{key}' in {weights} has shape {tuple(stored[key].shape)}, "
                     f"the config asks for {tuple(tensor.shape)}; they belong to different models."
                 )
-        model.load_state_dict({name: stored[name] for name in wanted})
+        model.load_state_dict({key: stored[key] for key in wanted})
     model.prepare()
     return model.eval().requires_grad_(False)

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from absynth.errors import AbsynthError
 from absynth.models.confidence import losses_to_logits
@@ -54,9 +53,9 @@ class PrototypeClassifier(PretrainedModel):
 
     def _flatten(self, images: Tensor) -> Float[Tensor, "batch pixel"]:
         pixels = self.prototype_images.shape[-1]
-        if images.ndim != 4 or images[0].numel() != pixels:
+        if images.ndim != 4 or images.shape[1:].numel() != pixels:
             raise AbsynthError(
-                f"The images have shape {tuple(images.shape)}; this model takes batches of {pixels} pixels each."
+                f"The images have shape {tuple(images.shape)}; this model takes {pixels} pixels each."
             )
         return images.flatten(1)
 
@@ -71,7 +70,9 @@ class PrototypeClassifier(PretrainedModel):
         chosen = torch.empty(len(flat), classes, dtype=torch.int64, device=flat.device)
         for rows in torch.arange(len(flat), device=flat.device).split(max(1, SCORES_AT_ONCE // count)):
             for label in range(classes):
-                scores = torch.addmm(self._energies[label], flat[rows], self.prototype_images[label].T, alpha=-2)
+                scores = torch.addmm(
+                    self._energies[label], flat[rows], self.prototype_images[label].T, alpha=-2
+                )
                 chosen[rows, label] = scores.argmin(dim=1)
         return chosen
 
@@ -109,7 +110,7 @@ class NearestNeighbour(PrototypeClassifier):
         classes = int(labels.max()) + 1 if classes is None else classes
         members = [images[labels == label].flatten(1) for label in range(classes)]
         padded = nn.utils.rnn.pad_sequence(members, batch_first=True)
-        offsets = torch.full(padded.shape[:2], torch.inf)
+        offsets = padded.new_full(padded.shape[:2], torch.inf)
         for label, own in enumerate(members):
             offsets[label, : len(own)] = 0
         self.register_buffer("prototype_images", padded)
@@ -121,7 +122,7 @@ class NearestNeighbour(PrototypeClassifier):
         return {"shape": list(self.prototype_images.shape)}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
+    def from_config(cls, config: dict[str, Any]) -> NearestNeighbour:
         """A model over a named data set (``dataset``, ``split``), or an empty one of the stored ``shape``."""
         if "dataset" in config:
             from absynth.data import load_dataset

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from absynth.errors import AbsynthError
 from absynth.shapes import Images
@@ -97,6 +98,28 @@ class Decoder(nn.Module):
         images: Tensor = self.layers(latents[:, :, None, None])
         return images
 
+    def jacobian(self, latents: Latents) -> tuple[Images, Float[Tensor, "batch latent channel height width"]]:
+        """The images of latents and their derivatives, for a decoder without batch norm.
+
+        Forward mode: one tangent a latent coordinate passes through the layers beside the image, which costs
+        as much as that many forward passes, fewer than one backward pass a pixel.
+        """
+        if self.batch_norm:
+            raise AbsynthError("The Jacobian is for decoders without batch norm; call folded() first.")
+        batch, count = latents.shape
+        images: Tensor = latents[:, :, None, None]
+        identity = torch.eye(count, dtype=latents.dtype, device=latents.device)
+        tangents = identity.repeat(batch, 1)[:, :, None, None]
+        for layer in self.layers:
+            images = layer(images)
+            if isinstance(layer, nn.ConvTranspose2d):
+                tangents = functional.conv_transpose2d(tangents, layer.weight, None, layer.stride)
+            else:
+                # Both derivatives in terms of the layer's output: ELU' = 1 + min(ELU, 0), σ' = σ(1 − σ).
+                slope = 1 + images.clamp(max=0) if isinstance(layer, nn.ELU) else images * (1 - images)
+                tangents = (tangents.unflatten(0, (batch, count)) * slope[:, None]).flatten(0, 1)
+        return images, tangents.unflatten(0, (batch, count))
+
     def folded(self) -> Decoder:
         """The same function in evaluation mode, with batch norm folded into the convolutions.
 
@@ -105,7 +128,7 @@ class Decoder(nn.Module):
         """
         if not self.batch_norm:
             return self
-        result = Decoder(self.latents, batch_norm=False).to(next(self.parameters()).device)
+        result = Decoder(self.latents, batch_norm=False).to(next(self.parameters()))
         convolutions = (layer for layer in result.layers if isinstance(layer, nn.ConvTranspose2d))
         with torch.no_grad():
             for index, layer in enumerate(self.layers):
@@ -114,6 +137,8 @@ class Decoder(nn.Module):
                 target = next(convolutions)
                 following = self.layers[index + 1]
                 weight, bias = layer.weight, layer.bias
+                assert bias is not None
+                assert target.bias is not None
                 if isinstance(following, nn.BatchNorm2d):
                     assert following.running_var is not None
                     assert following.running_mean is not None
@@ -122,6 +147,8 @@ class Decoder(nn.Module):
                     bias = following.bias + (bias - following.running_mean) * scale
                 target.weight.copy_(weight)
                 target.bias.copy_(bias)
+        # Channels last halves the time of a pass on a CPU.
+        result.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return result.eval().requires_grad_(False)
 
 
@@ -154,4 +181,5 @@ def elbo_loss(
     reconstructions = vae.decoder(mean + noise * (0.5 * log_variance).exp())
     squared_error = (images - reconstructions).square().flatten(1).sum(1)
     divergence = 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum(1)
-    return (squared_error + beta * divergence).mean()
+    loss: Tensor = (squared_error + beta * divergence).mean()
+    return loss

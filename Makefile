@@ -1,0 +1,24 @@
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: run test check
+
+# The main job: the quick robustness benchmark on the shipped models.
+run: $(INSTALLED)
+	$(BIN)/absynth bench --preset quick
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+# What CI checks besides the tests.
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@

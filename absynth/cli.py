@@ -1,0 +1,236 @@
+"""The command line: reads arguments, calls the library, prints; heavy imports wait for their command."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from absynth.errors import AbsynthError
+
+app = typer.Typer(
+    name="absynth",
+    help="Robust, provably robust image classification by analysis by synthesis.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Get data sets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Model = Annotated[str, typer.Option(help="A model's name, or a folder written by save_pretrained.")]
+Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="mnist, fashion-mnist or kmnist.")],
+) -> None:
+    """Download a data set, verified by its hashes, into the cache."""
+    from absynth.data import fetch
+
+    print(fetch(name))
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(help="abs, binary-abs, cnn or binary-cnn.")],
+    out: Annotated[Path, typer.Option(help="Folder of the finished model and its checkpoints.")],
+    data: Annotated[str, typer.Option(help="A named data set, or a path to one.")] = "mnist",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of Adam, at the start.")] = None,
+    seed: Seed = 0,
+    augment: Annotated[
+        bool, typer.Option("--augment", help="Shift, turn and scale every image a little.")
+    ] = False,
+    start: Annotated[str | None, typer.Option(help="A trained abs to go on from.")] = None,
+    base: Annotated[str, typer.Option(help="The ABS that binary-abs takes its decoders from.")] = "abs",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model; started again with the same --out it goes on where it was."""
+    import torch
+
+    from absynth.data import load_dataset
+    from absynth.progress import progress_display
+    from absynth.recipes import train as run
+    from absynth.recipes import train_binary_abs, training_settings
+    from absynth.zoo import load, model_folder
+
+    settings = None
+    if model != "binary-abs":
+        settings = training_settings(model, epochs, batch_size, learning_rate, seed)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    images, labels = load_dataset(data, "train")
+    command = shlex.join(["absynth", *sys.argv[1:]])
+    with progress_display(not quiet) as progress:
+        if settings is None:
+            train_binary_abs(
+                load(base), images, labels, seed=seed, out=out, command=command, progress=progress
+            )
+        else:
+            run(
+                model,
+                images,
+                labels,
+                settings,
+                out=out,
+                command=command,
+                progress=progress,
+                augmented=augment,
+                start=None if start is None else model_folder(start),
+            )
+    print(out)
+
+
+@app.command()
+def classify(
+    images: Annotated[list[Path], typer.Argument(help="PNG, JPEG or npy files, any size, either polarity.")],
+    model: Model = "abs",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Say which digit each picture shows, how surely, and what else it might be; or abstain."""
+    import torch
+
+    from absynth.data.digits import read_digit
+    from absynth.inference.decision import decide
+    from absynth.zoo import load
+
+    pictures = torch.stack([read_digit(path) for path in images])
+    for path, decision in zip(images, decide(load(model), pictures), strict=True):
+        if as_json:
+            print(json.dumps({"image": str(path), **vars(decision)}))
+        elif decision.abstained:
+            print(f"{path}: no digit (best guess {decision.label}, confidence {decision.confidence:.0%})")
+        else:
+            print(
+                f"{path}: {decision.label}, confidence {decision.confidence:.0%} "
+                f"(runner-up {decision.runner_up}, {decision.runner_up_confidence:.0%})"
+            )
+
+
+@app.command()
+def certify(
+    model: Model = "codebook-abs",
+    norm: Annotated[str, typer.Option(help="l2, l1, linf, l0, or several with commas.")] = "l2",
+    data: Annotated[str, typer.Option(help="A named data set, or a path to one.")] = "mnist",
+    split: Annotated[str, typer.Option(help="train or test.")] = "test",
+    count: Annotated[int | None, typer.Option("-n", min=1, help="How many images; by default all.")] = None,
+    seed: Seed = 0,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Close the gap to the smallest adversarial.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Radii as .parquet, .csv or .json; resumable.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Certified accuracy by size, as .png, .svg or .pdf.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Prove how large a change of each image cannot flip the decision."""
+    from absynth.data import load_dataset
+    from absynth.evaluate.certification import check_output, run_certification
+    from absynth.evaluate.tasks import choose_images
+    from absynth.norms import parse_norm
+    from absynth.progress import progress_display
+    from absynth.report.certificates import certificate_tables, check_plot, plot_certificates
+    from absynth.zoo import load
+
+    norms = [parse_norm(name) for name in norm.split(",")]
+    if out is not None:
+        check_output(out)
+    if plot is not None:
+        check_plot(plot)
+    images, labels = load_dataset(data, split)
+    indices = range(len(images)) if count is None else choose_images(len(images), count, seed)
+    classifier = load(model)
+    with progress_display(not quiet) as progress:
+        records = run_certification(
+            classifier, images, labels, indices=indices, norms=norms, exact=exact, out=out, progress=progress
+        )
+    console = Console()
+    for table in certificate_tables(records, f"{model} on {data} {split}"):
+        console.print(table)
+    if plot is not None:
+        plot_certificates(records, plot)
+
+
+@app.command()
+def attack(
+    model: Model = "abs",
+    norm: Annotated[str, typer.Option(help="l2, l1, linf or l0.")] = "l2",
+    suite: Annotated[str, typer.Option(help="quick or strong.")] = "quick",
+    data: Annotated[str, typer.Option(help="A named data set, or a path to one.")] = "mnist",
+    count: Annotated[int, typer.Option("-n", min=1, help="How many test images.")] = 20,
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Adversarials, distances, labels and indices as .npz.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Look for the smallest changes that flip the decision: upper bounds on robustness."""
+    from absynth.attacks import attack as run
+    from absynth.data import load_dataset
+    from absynth.evaluate.tasks import choose_images
+    from absynth.norms import parse_norm
+    from absynth.progress import progress_display
+    from absynth.report.tables import attack_table, check_adversarials, write_adversarials
+    from absynth.zoo import load
+
+    chosen_norm = parse_norm(norm)
+    if out is not None:
+        check_adversarials(out)
+    images, labels = load_dataset(data, "test")
+    rows = list(choose_images(len(images), count, seed))
+    with progress_display(not quiet) as progress:
+        result = run(
+            load(model), images[rows], labels[rows], chosen_norm, suite, seed=seed, progress=progress
+        )
+    Console().print(attack_table(result, chosen_norm, f"{model}, suite '{suite}', seed {seed}"))
+    if out is not None:
+        write_adversarials(out, result, labels[rows], rows)
+
+
+@app.command()
+def bench(
+    preset: Annotated[str, typer.Option(help="quick, or clean for the clean accuracy alone.")] = "quick",
+    out: Annotated[
+        Path, typer.Option(help="Folder of the results; a run goes on from what is there.")
+    ] = Path("results/quick"),
+    quiet: Quiet = False,
+) -> None:
+    """Attack models and show how robust each is, beside the paper's figures."""
+    from absynth.evaluate.runner import run_benchmark
+    from absynth.evaluate.store import ResultStore
+    from absynth.evaluate.tasks import find_preset
+    from absynth.progress import progress_display
+    from absynth.report.tables import benchmark_table
+
+    with progress_display(not quiet) as progress:
+        result = run_benchmark(find_preset(preset), ResultStore(out), progress)
+    console = Console()
+    console.print(benchmark_table(result))
+    console.print(f"Records and adversarial images: {out.resolve()}", soft_wrap=True)
+
+
+def main() -> None:
+    """Runs the command line; a mistake of the user's ends with one line and exit status 2."""
+    try:
+        app()
+    except AbsynthError as error:
+        Console(stderr=True).print(f"[bold red]Error:[/] {error}", soft_wrap=True, highlight=False)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Interrupted; run the same command again to go on.")
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

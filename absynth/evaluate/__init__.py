@@ -1,0 +1,1 @@
+"""The benchmark: models × attacks × images, with records that survive interruption."""

@@ -1,0 +1,154 @@
+"""The classifier: analysis by synthesis with one generative model a class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from absynth.errors import AbsynthError
+from absynth.inference.codebook import CodebookABS
+from absynth.inference.latent import PAPER, SearchSettings, descend, reconstruction_loss
+from absynth.models.confidence import logits_to_probabilities, losses_to_logits
+from absynth.models.pretrained import PretrainedModel, register
+from absynth.models.vae import Decoder, check_image_size
+from absynth.shapes import Images, Logits, Losses
+
+IMAGES_AT_ONCE = 512
+"""Images refined together; bounds the memory of the search."""
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """How every class explains every image.
+
+    Attributes:
+        logits: −(α/pixels) times the losses; their order decides.
+        losses: ‖x − G_c(z)‖² + ½‖z‖² at the latent found, times the class's factor.
+        probabilities: Confidence in each class; near-uniform where no class explains the image.
+        latents: The latent found for each class.
+        reconstructions: Its image, shape (batch, class, 1, height, width).
+        refined: Where stage 2 was run; elsewhere the loss is that of the codebook.
+    """
+
+    logits: Logits
+    losses: Losses
+    probabilities: Logits
+    latents: Float[Tensor, "batch class latent"]
+    reconstructions: Float[Tensor, "batch class 1 height width"]
+    refined: Bool[Tensor, "batch class"]
+
+
+@register
+class ABS(PretrainedModel):
+    """Analysis by synthesis (Schott et al. 2019, section 4): argmin_c min_z ‖x − G_c(z)‖² + ½‖z‖².
+
+    Args:
+        codebook: Decoders and start latents.
+        settings: Of the search.
+        class_factors: Multiply each class's loss (the paper's Binary ABS has them); by default 1.
+    """
+
+    type_name = "abs"
+
+    def __init__(
+        self,
+        codebook: CodebookABS,
+        settings: SearchSettings = PAPER,
+        class_factors: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.codebook = codebook
+        self.settings = settings
+        classes = len(codebook.decoders)
+        self.class_factors = tuple(class_factors) if class_factors is not None else (1.0,) * classes
+        if len(self.class_factors) != classes:
+            raise AbsynthError(f"There are {classes} classes but {len(self.class_factors)} class factors.")
+
+    def config(self) -> dict[str, Any]:
+        """The codebook's config, the settings and the class factors."""
+        return {
+            "codebook": self.codebook.config(),
+            "settings": self.settings.to_json(),
+            "class_factors": list(self.class_factors),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ABS:
+        """An untrained model."""
+        return cls(
+            CodebookABS.from_config(config["codebook"]),
+            SearchSettings.from_json(config["settings"]),
+            config["class_factors"],
+        )
+
+    def prepare(self) -> None:
+        """Folds batch norm if the settings say so, and decodes the codebook."""
+        if self.settings.fold_batch_norm:
+            self.codebook.decoders = nn.ModuleList(
+                decoder.folded() for decoder in self.codebook.decoders if isinstance(decoder, Decoder)
+            )
+        self.codebook.prepare()
+
+    def forward(self, images: Images) -> Logits:
+        """The logits, differentiable in the images (see ``SearchSettings.gradient``)."""
+        return self.infer(images).logits
+
+    def infer(self, images: Images) -> Synthesis:
+        """Explains every image by every class.
+
+        Args:
+            images: Shape (batch, 1, 28, 28), in [0, 1].
+
+        Raises:
+            AbsynthError: If the images have another size than the decoders make.
+        """
+        check_image_size(images)
+        parts = [self._infer(piece) for piece in images.split(IMAGES_AT_ONCE)]
+        losses, latents, reconstructions, refined = (torch.cat(part) for part in zip(*parts, strict=True))
+        logits = losses_to_logits(losses, images.shape[1:].numel())
+        return Synthesis(logits, losses, logits_to_probabilities(logits), latents, reconstructions, refined)
+
+    def _infer(self, images: Images) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        codebook, settings = self.codebook, self.settings
+        chosen = codebook.nearest(images.detach())
+        factors = torch.tensor(self.class_factors, dtype=images.dtype, device=images.device)
+        refined = self._worth_refining(images.detach(), chosen, factors)
+        losses, latents, reconstructions = [], [], []
+        for label, decoder in enumerate(codebook.decoders):
+            assert isinstance(decoder, Decoder)
+            starts = codebook.latents.expand(len(codebook.decoders), -1, -1)[label][chosen[:, label]]
+            rows = refined[:, label].nonzero().squeeze(1)
+            if len(rows):
+                found = descend(decoder, images[rows], starts[rows], settings)
+                starts = starts.index_copy(0, rows, found)
+            if starts.requires_grad:
+                decoded = decoder(starts)
+            else:
+                with torch.no_grad():
+                    decoded = codebook.prototype_images[label, chosen[:, label]].view_as(images)
+                    if len(rows):
+                        decoded = decoded.index_copy(0, rows, decoder(starts[rows]))
+            losses.append(reconstruction_loss(images, decoded, starts) * factors[label])
+            latents.append(starts)
+            reconstructions.append(decoded)
+        return (
+            torch.stack(losses, dim=1),
+            torch.stack(latents, dim=1),
+            torch.stack(reconstructions, dim=1),
+            refined,
+        )
+
+    def _worth_refining(self, images: Images, chosen: Tensor, factors: Tensor) -> Bool[Tensor, "batch class"]:
+        codebook = self.codebook
+        labels = torch.arange(chosen.shape[1], device=images.device)
+        decoded = codebook.prototype_images[labels, chosen].unflatten(-1, images.shape[1:])
+        latents = codebook.latents.expand(len(labels), -1, -1)[labels, chosen]
+        pairs = images[:, None].expand_as(decoded).flatten(0, 1)
+        scores = reconstruction_loss(pairs, decoded.flatten(0, 1), latents.flatten(0, 1))
+        scores = scores.view(chosen.shape) * factors
+        return scores <= scores.amin(dim=1, keepdim=True) + self.settings.margin

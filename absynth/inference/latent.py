@@ -1,0 +1,228 @@
+"""Stage 2 of the inference: descent on the latent, from the best of the codebook."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from absynth.errors import AbsynthError
+from absynth.models.vae import Decoder
+from absynth.shapes import Images
+
+Latents = Float[Tensor, "batch latent"]
+
+STEP_SHRINKAGE = 0.3
+"""Of a quasi-Newton step that did not lower the loss."""
+
+LEAST_CURVATURE = 1e-8
+"""Below it a BFGS update would lose positive definiteness to rounding, and is skipped."""
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How ABS looks for the best latent.
+
+    Attributes:
+        method: ``adam`` as in the paper, or ``quasi-newton`` (:func:`descend_quasi_newton`), which gets as
+            low in a tenth of the steps.
+        steps: At most so many from the codebook's best latent.
+        learning_rate: Of Adam.
+        tolerance: The quasi-Newton search leaves an image when its next step promises a smaller gain.
+        max_norm: Latents are kept in the ball ‖z‖ ≤ max_norm.
+        margin: Classes whose codebook score exceeds the best one by more than this (a sum over pixels) keep
+            that score, as they cannot win; infinite refines every class.
+        fold_batch_norm: Fold batch norm into the convolutions: the same function, computed faster.
+        gradient: With respect to the image: ``envelope`` (2(x − G(z*)), exact at a minimum) or ``unrolled``
+            (through all steps of the search; slow, to check the other against gradient masking).
+    """
+
+    method: Literal["adam", "quasi-newton"] = "adam"
+    steps: int = 50
+    learning_rate: float = 0.05
+    tolerance: float = 0.0
+    max_norm: float = 5.0
+    margin: float = math.inf
+    fold_batch_norm: bool = False
+    gradient: Literal["envelope", "unrolled"] = "envelope"
+
+    def __post_init__(self) -> None:
+        """Sees that the settings make sense.
+
+        Raises:
+            AbsynthError: If one does not.
+        """
+        if self.steps < 0 or self.learning_rate <= 0 or self.max_norm <= 0 or self.margin < 0:
+            raise AbsynthError(
+                "The search needs steps and margin of at least 0, learning rate and norm above 0."
+            )
+        if self.gradient not in ("envelope", "unrolled"):
+            raise AbsynthError(f"There is no gradient '{self.gradient}'; choose envelope or unrolled.")
+        if self.method not in ("adam", "quasi-newton"):
+            raise AbsynthError(f"There is no search '{self.method}'; choose adam or quasi-newton.")
+        if self.method == "quasi-newton" and (self.gradient == "unrolled" or not self.fold_batch_norm):
+            raise AbsynthError(
+                "The quasi-Newton search needs folded batch norm and the envelope gradient; "
+                "unroll the Adam search instead."
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; an infinite margin is written as null."""
+        return vars(self) | {"margin": None if math.isinf(self.margin) else self.margin}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> SearchSettings:
+        """The settings that :meth:`to_json` wrote.
+
+        Raises:
+            AbsynthError: If there is no such setting.
+        """
+        try:
+            return cls(**(values | ({"margin": math.inf} if values.get("margin", 0) is None else {})))
+        except TypeError as error:
+            raise AbsynthError(f"These are no settings of the search ({error}).") from None
+
+
+PAPER = SearchSettings()
+"""The paper's inference: 50 Adam steps for every class (Schott et al. 2019, appendix A.2)."""
+
+
+def project(latents: Latents, max_norm: float) -> Latents:
+    """The nearest latents with ‖z‖ ≤ max_norm."""
+    norms = torch.linalg.vector_norm(latents, dim=1, keepdim=True)
+    projected: Tensor = latents * (max_norm / norms.clamp(min=max_norm))
+    return projected
+
+
+def reconstruction_loss(images: Images, reconstructions: Images, latents: Latents) -> Float[Tensor, "batch"]:
+    """‖x − G(z)‖² + ½‖z‖², the loss of each image for its own latent."""
+    return (images - reconstructions).square().flatten(1).sum(1) + 0.5 * latents.square().sum(1)
+
+
+def descend(decoder: Decoder, images: Images, latents: Latents, settings: SearchSettings) -> Latents:
+    """The latents that the configured search finds for one class.
+
+    Args:
+        decoder: Of the class, in evaluation mode.
+        images: What to explain.
+        latents: Where to start, one for each image.
+        settings: Method, steps and the rest.
+    """
+    if images.is_inference() or latents.is_inference():
+        # What torch.inference_mode() made cannot enter a graph; copies made outside it can.
+        with torch.inference_mode(False):
+            return descend(decoder, images.clone(), latents.clone(), settings)
+    search = descend_adam if settings.method == "adam" else descend_quasi_newton
+    return search(decoder, images, latents, settings)
+
+
+def descend_adam(decoder: Decoder, images: Images, latents: Latents, settings: SearchSettings) -> Latents:
+    """Adam on the latents of one class; for each image the best latent that was seen.
+
+    With the unrolled gradient the result depends differentiably on the images and is the last latent.
+
+    Args:
+        decoder: Of the class, in evaluation mode.
+        images: What to explain.
+        latents: Where to start, one for each image.
+        settings: Steps, learning rate, ball and kind of gradient.
+    """
+    unrolled = settings.gradient == "unrolled" and images.requires_grad
+    targets = images if unrolled else images.detach()
+    current = best = latents.detach()
+    lowest = torch.full((len(latents),), torch.inf, device=latents.device)
+    first = second = torch.zeros_like(current)
+    with torch.enable_grad():
+        for step in range(1, settings.steps + 1):
+            current = current if unrolled and step > 1 else current.detach().requires_grad_()
+            losses = reconstruction_loss(targets, decoder(current), current)
+            (gradient,) = torch.autograd.grad(losses.sum(), current, create_graph=unrolled)
+            values = losses.detach()
+            best = torch.where((values < lowest)[:, None], current.detach(), best)
+            lowest = torch.minimum(values, lowest)
+            first = 0.9 * first + 0.1 * gradient
+            second = 0.999 * second + 0.001 * gradient.square()
+            # The small constant stands inside the root too, where its derivative would be infinite at 0.
+            scale = (second / (1 - 0.999**step) + 1e-16).sqrt() + 1e-8
+            moved = current - settings.learning_rate * (first / (1 - 0.9**step)) / scale
+            current = project(moved, settings.max_norm)
+        if unrolled:
+            return current
+        with torch.no_grad():
+            current = current.detach()
+            final = reconstruction_loss(targets, decoder(current), current)
+            return torch.where((final < lowest)[:, None], current, best)
+
+
+@torch.no_grad()
+def descend_quasi_newton(
+    decoder: Decoder, images: Images, latents: Latents, settings: SearchSettings
+) -> Latents:
+    """BFGS on the latents of one class, from a Gauss-Newton start; never worse than where it started.
+
+    The loss is a sum of squares, so its Hessian at the start is 2 JᵀJ + I but for the curvature of the
+    decoder, J being the decoder's Jacobian. One Jacobian gives the first inverse Hessian; BFGS updates
+    (Nocedal and Wright 2006, equation 6.17) keep it, so that every later step costs one gradient. A step
+    that does not lower the loss is shortened. An image is left alone once its next step promises less than
+    ``settings.tolerance``.
+
+    Args:
+        decoder: Of the class, without batch norm.
+        images: What to explain.
+        latents: Where to start, one for each image.
+        settings: Steps, tolerance and ball.
+    """
+    targets = images.detach()
+    identity = torch.eye(latents.shape[1], dtype=latents.dtype, device=latents.device)
+    decoded, tangents = decoder.jacobian(latents)
+    jacobian = tangents.flatten(2)
+    best = latents.clone()
+    lowest = reconstruction_loss(targets, decoded, latents)
+    slopes = best + 2 * torch.einsum("blp,bp->bl", jacobian, (decoded - targets).flatten(1))
+    inverse = torch.linalg.inv(2 * jacobian @ jacobian.mT + identity)
+    stride = torch.ones_like(lowest)
+    active = torch.arange(len(best), device=best.device)
+    for _ in range(settings.steps):
+        direction = -torch.einsum("bij,bj->bi", inverse[active], slopes[active])
+        promise = -0.5 * stride[active] * (direction * slopes[active]).sum(1)
+        going = promise > settings.tolerance
+        active, direction = active[going], direction[going]
+        if len(active) == 0:
+            break
+        trial = project(best[active] + stride[active, None] * direction, settings.max_norm)
+        value, slope = _value_and_slope(decoder, targets[active], trial)
+        moved, bend = trial - best[active], slope - slopes[active]
+        inverse[active] = _bfgs_update(inverse[active], moved, bend, identity)
+        better = value < lowest[active]
+        stride[active] = torch.where(better, 1.0, STEP_SHRINKAGE * stride[active])
+        winners = active[better]
+        best[winners], lowest[winners], slopes[winners] = trial[better], value[better], slope[better]
+    return best
+
+
+def _value_and_slope(
+    decoder: Decoder, images: Images, latents: Latents
+) -> tuple[Float[Tensor, "batch"], Latents]:
+    with torch.enable_grad():
+        variable = latents.detach().requires_grad_()
+        values = reconstruction_loss(images, decoder(variable), variable)
+        (slopes,) = torch.autograd.grad(values.sum(), variable)
+    return values.detach(), slopes
+
+
+def _bfgs_update(
+    inverse: Float[Tensor, "batch latent latent"],
+    moved: Latents,
+    bend: Latents,
+    identity: Float[Tensor, "latent latent"],
+) -> Float[Tensor, "batch latent latent"]:
+    curvature = (moved * bend).sum(1)
+    usable = curvature > LEAST_CURVATURE
+    rho = (1 / curvature.clamp(min=LEAST_CURVATURE))[:, None, None]
+    left = identity - rho * moved[:, :, None] * bend[:, None, :]
+    updated = left @ inverse @ left.mT + rho * moved[:, :, None] * moved[:, None, :]
+    return torch.where(usable[:, None, None], updated, inverse)

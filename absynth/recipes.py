@@ -1,0 +1,323 @@
+"""How the shipped models are trained, from images to a saved folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from absynth.errors import AbsynthError
+from absynth.files import atomic_path
+from absynth.inference import ABS, PAPER, CodebookABS, SearchSettings
+from absynth.inference.codebook import draw_latents
+from absynth.models.cnn import CNN, Binarized, binarize
+from absynth.models.pretrained import PretrainedModel, load_folder, read_weights
+from absynth.models.vae import VAE
+from absynth.progress import Progress
+from absynth.shapes import Images, Labels, Losses
+from absynth.training import (
+    Perturbation,
+    TrainingSettings,
+    augment,
+    cross_entropy,
+    fit,
+    train_vaes,
+)
+
+CODEBOOK_SIZE = 8000
+ENCODERS_NAME = "encoders.safetensors"
+FAST = SearchSettings(method="quasi-newton", steps=8, tolerance=0.02, margin=15.0, fold_batch_norm=True)
+"""The default inference: as low as the paper's, in fewer steps and only for classes that can still win."""
+
+FACTOR_IMAGES = 5000
+"""Training images that the class factors of Binary ABS are fitted on."""
+
+DEFAULTS = {
+    "abs": TrainingSettings(epochs=60, batch_size=64, learning_rate=2e-3, seed=0),
+    "cnn": TrainingSettings(epochs=8, batch_size=128, learning_rate=1e-3, seed=0),
+    "binary-cnn": TrainingSettings(epochs=8, batch_size=128, learning_rate=1e-3, seed=0),
+}
+
+
+def train_abs(
+    images: Images,
+    labels: Labels,
+    settings: TrainingSettings,
+    *,
+    folder: Path,
+    progress: Progress,
+    perturbation: Perturbation | None = None,
+    start: Path | None = None,
+) -> tuple[PretrainedModel, dict[str, Any]]:
+    """ABS: one VAE a class, of which the decoder classifies; the encoders are stored beside it.
+
+    Args:
+        images: Training images.
+        labels: Their classes, 0 to the largest.
+        settings: Of every VAE.
+        folder: For the checkpoints.
+        progress: Where to show the training.
+        perturbation: Applied to every batch (augmentation).
+        start: Folder of an ABS trained before, to go on from.
+
+    Returns:
+        The model, and the last loss of every VAE.
+    """
+    classes = int(labels.max()) + 1
+    vaes, histories = train_vaes(
+        images,
+        labels,
+        settings,
+        classes=classes,
+        folder=folder,
+        progress=progress,
+        start=None if start is None else read_vaes(start),
+        perturbation=perturbation,
+    )
+    write_encoders(folder.parent, vaes)
+    latents = draw_latents(CODEBOOK_SIZE, seed=settings.seed)
+    model = ABS(CodebookABS([vae.decoder for vae in vaes], latents), FAST)
+    return model, {"final_loss": [round(history[-1], 3) for history in histories]}
+
+
+def write_encoders(folder: Path, vaes: Sequence[VAE]) -> None:
+    """Stores the encoders, which the classifier does not need, in a file of their own."""
+    encoders = nn.ModuleList(vae.encoder for vae in vaes)
+    with atomic_path(folder / ENCODERS_NAME) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in encoders.state_dict().items()}, temporary)
+
+
+def read_vaes(folder: Path) -> list[VAE]:
+    """The whole VAEs of an ABS that :func:`train` saved.
+
+    Raises:
+        AbsynthError: If the folder holds none, or only what was derived from one.
+    """
+    model = load_folder(folder, {"settings": PAPER.to_json()})
+    if not isinstance(model, ABS):
+        raise AbsynthError(f"{folder} holds no ABS to go on from; name the folder of one.")
+    vaes = [VAE(model.codebook.latents.shape[2]) for _ in model.codebook.decoders]
+    encoders = nn.ModuleList(vae.encoder for vae in vaes)
+    try:
+        encoders.load_state_dict(read_weights(folder / ENCODERS_NAME))
+        for vae, decoder in zip(vaes, model.codebook.decoders, strict=True):
+            vae.decoder.load_state_dict(decoder.state_dict())
+    except RuntimeError:
+        raise AbsynthError(
+            f"The encoders or decoders in {folder} are not as training left them; name a folder it wrote."
+        ) from None
+    return vaes
+
+
+def train_cnn(
+    images: Images,
+    labels: Labels,
+    settings: TrainingSettings,
+    *,
+    folder: Path,
+    progress: Progress,
+    perturbation: Perturbation | None = None,
+) -> tuple[PretrainedModel, dict[str, Any]]:
+    """The plain CNN, by cross-entropy."""
+    classes = int(labels.max()) + 1
+    model, history = fit(
+        lambda: CNN(classes),
+        images,
+        labels,
+        cross_entropy,
+        settings,
+        checkpoint=folder / "cnn.pt",
+        progress=progress,
+        description="CNN",
+        perturbation=perturbation,
+    )
+    assert isinstance(model, CNN)
+    return model, {"final_loss": round(history[-1], 5)}
+
+
+def train_binary_cnn(
+    images: Images,
+    labels: Labels,
+    settings: TrainingSettings,
+    *,
+    folder: Path,
+    progress: Progress,
+    perturbation: Perturbation | None = None,
+) -> tuple[PretrainedModel, dict[str, Any]]:
+    """The same CNN behind the threshold at ½; augmentation acts before the threshold."""
+    classes = int(labels.max()) + 1
+    model, history = fit(
+        lambda: Binarized(CNN(classes)),
+        images,
+        labels,
+        cross_entropy,
+        settings,
+        checkpoint=folder / "binary-cnn.pt",
+        progress=progress,
+        description="Binary CNN",
+        perturbation=perturbation,
+    )
+    assert isinstance(model, Binarized)
+    return model, {"final_loss": round(history[-1], 5)}
+
+
+RECIPES: dict[str, Callable[..., tuple[PretrainedModel, dict[str, Any]]]] = {
+    "abs": train_abs,
+    "cnn": train_cnn,
+    "binary-cnn": train_binary_cnn,
+}
+
+
+def training_settings(
+    name: str, epochs: int | None, batch_size: int | None, learning_rate: float | None, seed: int
+) -> TrainingSettings:
+    """The default settings of a recipe, with those replaced that are given.
+
+    Raises:
+        AbsynthError: If there is no such recipe or a setting makes no sense.
+    """
+    if name not in RECIPES:
+        raise AbsynthError(f"There is no recipe '{name}'; choose one of {', '.join(RECIPES)}.")
+    given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    return replace(
+        DEFAULTS[name], seed=seed, **{key: value for key, value in given.items() if value is not None}
+    )
+
+
+@torch.no_grad()
+def accuracy(
+    model: nn.Module, images: Images, labels: Labels, *, progress: Progress, batch_size: int = 256
+) -> float:
+    """The fraction of images that the model classifies right."""
+    task = progress.add_task("clean accuracy", total=len(images), note="")
+    right = 0
+    for rows in torch.arange(len(images)).split(batch_size):
+        right += int((model(images[rows]).argmax(1) == labels[rows]).sum())
+        progress.update(task, advance=len(rows))
+    return right / len(images)
+
+
+def train(
+    name: str,
+    images: Images,
+    labels: Labels,
+    settings: TrainingSettings,
+    *,
+    out: Path,
+    command: str,
+    progress: Progress,
+    augmented: bool = False,
+    start: Path | None = None,
+) -> PretrainedModel:
+    """Trains a named model and saves it, with the command that made it, into ``out``.
+
+    An interrupted run goes on where it was when it is started again with the same ``out``.
+
+    Args:
+        name: One of ``RECIPES``.
+        images: Training images.
+        labels: Their classes.
+        settings: How long and how fast.
+        out: Folder of the finished model; checkpoints lie in its ``checkpoints``.
+        command: Stored beside the weights.
+        progress: Where to show the training.
+        augmented: Move every image by a small affine map, anew each time it is seen.
+        start: Folder of a trained ABS to go on from, instead of from nothing.
+
+    Raises:
+        AbsynthError: If there is no such recipe or nothing to train on.
+    """
+    if name not in RECIPES:
+        raise AbsynthError(f"There is no recipe '{name}'; choose one of {', '.join(RECIPES)}.")
+    if len(images) == 0:
+        raise AbsynthError("There are no training images; name a data set that has some.")
+    if start is not None and name != "abs":
+        raise AbsynthError(f"The recipe '{name}' always starts from nothing; leave the start out.")
+    model, metrics = RECIPES[name](
+        images,
+        labels,
+        settings,
+        folder=out / "checkpoints",
+        progress=progress,
+        perturbation=augment if augmented else None,
+        **({} if start is None else {"start": start}),
+    )
+    record = {"command": command, **vars(settings), "augmented": augmented, "images": len(images), **metrics}
+    model.save_pretrained(out, record)
+    model.prepare()
+    return model.eval().requires_grad_(False)
+
+
+def fit_class_factors(losses: Losses, labels: Labels) -> list[float]:
+    """Factors on the classes' losses, of mean 1, that make the true class the likeliest.
+
+    Maximises the likelihood of softmax(−f_c s_c) over the factors f ≥ 0; their common scale, the sharpness,
+    is divided out, as it changes no decision.
+
+    Args:
+        losses: s_c of training images.
+        labels: Their classes.
+
+    >>> fit_class_factors(torch.tensor([[1.0, 2.0], [2.1, 2.0]] * 9), torch.tensor([0, 1] * 9))[1] < 1
+    True
+    """
+    logarithms = torch.zeros(losses.shape[1], dtype=torch.float64, requires_grad=True)
+    scaled = losses.double() / losses.double().mean()
+    optimizer = torch.optim.LBFGS([logarithms], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        # The weak pull towards 1 keeps factors finite where the classes can be told apart perfectly.
+        value = (
+            functional.cross_entropy(-scaled * logarithms.exp(), labels) + 1e-4 * logarithms.square().sum()
+        )
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    factors = logarithms.detach().exp()
+    return [round(value, 4) for value in (factors / factors.mean()).tolist()]
+
+
+def train_binary_abs(
+    base: nn.Module,
+    images: Images,
+    labels: Labels,
+    *,
+    seed: int,
+    out: Path,
+    command: str,
+    progress: Progress,
+) -> PretrainedModel:
+    """Binary ABS: the decoders of ABS behind the threshold, with class factors fitted on training images.
+
+    Args:
+        base: A trained ABS.
+        images: Training images, of which up to ``FACTOR_IMAGES`` are drawn.
+        labels: Their classes.
+        seed: Of the draw.
+        out: Folder of the finished model.
+        command: Stored beside the weights.
+        progress: Where to show the inference.
+
+    Raises:
+        AbsynthError: If the base is no ABS.
+    """
+    if not isinstance(base, ABS):
+        raise AbsynthError("Binary ABS takes its decoders from a trained ABS; name one as the base.")
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:FACTOR_IMAGES]
+    task = progress.add_task("class factors", total=len(chosen), note="")
+    losses = []
+    for rows in chosen.split(250):
+        with torch.no_grad():
+            losses.append(base.infer(binarize(images[rows])).losses)
+        progress.advance(task, len(rows))
+    model = Binarized(ABS(base.codebook, base.settings, fit_class_factors(torch.cat(losses), labels[chosen])))
+    model.save_pretrained(out, {"command": command, "seed": seed, "images": len(chosen)})
+    return model.eval().requires_grad_(False)

@@ -1,0 +1,82 @@
+"""The named pretrained models that ship with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import absynth.models.prototypes  # noqa: F401  registers NearestNeighbour
+from absynth.errors import AbsynthError
+from absynth.inference import PAPER
+from absynth.models.cnn import Binarized
+from absynth.models.pretrained import CONFIG_NAME, PretrainedModel, load_folder, read_config
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+def model_names() -> tuple[str, ...]:
+    """The names that :func:`load` knows.
+
+    >>> "abs" in model_names()
+    True
+    """
+    return tuple(sorted(path.parent.name for path in WEIGHTS.glob(f"*/{CONFIG_NAME}")))
+
+
+def model_folder(name_or_folder: str | Path) -> Path:
+    """Where a model is stored.
+
+    Raises:
+        AbsynthError: If it is neither a name of the zoo nor a folder with a saved model.
+    """
+    if str(name_or_folder) in model_names():
+        return WEIGHTS / str(name_or_folder)
+    folder = Path(name_or_folder)
+    if not folder.is_dir():
+        raise AbsynthError(
+            f"There is no model '{name_or_folder}'; name one of {', '.join(model_names())}, "
+            "or a folder written by save_pretrained."
+        )
+    return folder
+
+
+def load(
+    name_or_folder: str | Path, settings: str | None = None, device: str | torch.device = "cpu"
+) -> PretrainedModel:
+    """A pretrained model, in evaluation mode.
+
+    Args:
+        name_or_folder: A name of the zoo, or a folder written by ``save_pretrained``.
+        settings: ``"paper"`` for the paper's inference (8000 latents, 50 Adam steps for each class) where
+            the model's own default is faster.
+        device: Where to put it.
+
+    Raises:
+        AbsynthError: If there is no such model, its files are damaged, or it has no such settings.
+
+    >>> load("cnn")(torch.zeros(1, 1, 28, 28)).shape
+    torch.Size([1, 10])
+    """
+    folder = model_folder(name_or_folder)
+    changes: dict[str, Any] = {}
+    if settings is not None:
+        if settings != "paper":
+            raise AbsynthError(f"There are no settings '{settings}'; the only named ones are 'paper'.")
+        changes = _with_settings(read_config(folder), PAPER.to_json(), name_or_folder)
+    return load_folder(folder, changes).to(device)
+
+
+def _with_settings(config: dict[str, Any], settings: dict[str, Any], name: str | Path) -> dict[str, Any]:
+    if config.get("type") == "abs":
+        return config | {"settings": settings}
+    if config.get("type") == "binarized":
+        return config | {"model": _with_settings(config.get("model", {}), settings, name)}
+    raise AbsynthError(f"The model '{name}' has no settings; only the ABS models search at inference.")
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model behind a threshold, or the model itself."""
+    return model.model if isinstance(model, Binarized) else model

@@ -1,0 +1,79 @@
+"""The command line as a user meets it: what it prints and how it ends."""
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import absynth
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "absynth.cli", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def fails(*arguments: str) -> str:
+    """The one line that a user's mistake ends with."""
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    return result.stderr
+
+
+def test_help_is_quick():
+    run("--help")
+    started = time.perf_counter()
+    result = run("--help")
+    assert time.perf_counter() - started < 1
+    assert result.returncode == 0
+    for command in ("data", "train", "classify", "certify", "attack", "bench"):
+        assert command in result.stdout
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    images, labels = absynth.load_dataset("mnist", "test")
+    digit = (images[0, 0].numpy() * 255).astype(np.uint8)
+    Image.fromarray(digit).save(folder / "digit.png")
+    Image.fromarray(255 - digit).resize((300, 300), Image.Resampling.BICUBIC).save(folder / "scan.jpg")
+    np.save(folder / "digit.npy", digit)
+    noise = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "noise.png")
+    (folder / "text.png").write_text("no picture")
+    return folder, int(labels[0])
+
+
+def test_classify_reads_pictures_and_abstains_on_noise(pictures):
+    folder, label = pictures
+    names = ("digit.png", "scan.jpg", "digit.npy", "noise.png")
+    result = run("classify", *(str(folder / name) for name in names), "--json")
+    assert result.returncode == 0, result.stderr
+    decisions = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [decision["label"] for decision in decisions[:3]] == [label] * 3
+    assert [decision["abstained"] for decision in decisions] == [False, False, False, True]
+    assert decisions[0]["confidence"] > decisions[0]["runner_up_confidence"]
+
+
+def test_classify_prints_a_sentence(pictures):
+    folder, label = pictures
+    result = run("classify", str(folder / "digit.png"), "--model", "codebook-abs")
+    assert f"digit.png: {label}, confidence" in result.stdout
+
+
+def test_mistakes_end_with_one_line(pictures, tmp_path):
+    folder, _ = pictures
+    assert "text.png" in fails("classify", str(folder / "text.png"))
+    assert "There is no model 'ab'" in fails("classify", str(folder / "digit.png"), "--model", "ab")
+    assert "There is no preset" in fails("bench", "--preset", "quik", "--out", str(tmp_path / "r"))
+    assert "There is no recipe" in fails("train", "aps", "--out", str(tmp_path / "m"))
+    assert "fashion-mnist" in fails("data", "fetch", "mnits")
+    assert "There is no norm" in fails("certify", "--model", "codebook-abs", "--norm", "l7", "-n", "1")
+    assert not list(tmp_path.iterdir())

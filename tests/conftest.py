@@ -1,0 +1,57 @@
+"""What the tests share: small decoders that are no toys, and a progress display that shows nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import hypothesis
+import pytest
+import torch
+from torch import Tensor, nn
+
+from absynth.models.vae import Decoder
+from absynth.progress import Progress, progress_display
+
+hypothesis.settings.register_profile("absynth", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("absynth")
+
+
+@pytest.fixture(autouse=True)
+def _seed_the_global_generator() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def progress() -> Iterator[Progress]:
+    with progress_display(False) as display:
+        yield display
+
+
+@pytest.fixture(scope="session")
+def make_decoder() -> Callable[[int], Decoder]:
+    """Decoders of random weights and random batch-norm statistics, whose images differ visibly."""
+
+    def make(seed: int, latents: int = 8) -> Decoder:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            decoder = Decoder(latents)
+            for layer in decoder.layers:
+                if isinstance(layer, nn.BatchNorm2d):
+                    nn.init.uniform_(layer.weight, 0.5, 1.5)
+                    nn.init.normal_(layer.bias, std=0.3)
+                    layer.momentum = 1.0
+            nn.init.normal_(decoder.layers[-2].weight, std=0.3)
+            decoder(torch.randn(100, latents))
+        return decoder.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_images() -> Callable[[int], Tensor]:
+    """Images of independent uniform pixels."""
+
+    def make(count: int, seed: int = 0) -> Tensor:
+        return torch.rand(count, 1, 28, 28, generator=torch.Generator().manual_seed(seed))
+
+    return make

@@ -1,0 +1,100 @@
+"""Certifying many images: pieces, resumption, and the files that come out."""
+
+import csv
+import json
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import absynth
+from absynth.errors import AbsynthError
+from absynth.evaluate import certification
+from absynth.evaluate.certification import CertificateRecord, radii, run_certification
+from absynth.models.prototypes import NearestNeighbour
+from absynth.norms import NORMS
+from absynth.progress import progress_display
+from absynth.report.certificates import certificate_tables, check_plot, plot_certificates
+
+
+@pytest.fixture
+def problem(monkeypatch):
+    monkeypatch.setattr(certification, "SHARD", 5)
+    generator = torch.Generator().manual_seed(0)
+    model = NearestNeighbour(torch.rand(30, 1, 2, 4, generator=generator), torch.arange(30) % 3)
+    images = torch.rand(20, 1, 2, 4, generator=generator)
+    return model, images, model(images).argmax(1)
+
+
+def run(problem, out, norms=("l2", "l0"), indices=tuple(range(0, 20, 2))):
+    model, images, labels = problem
+    with progress_display(False) as progress:
+        return run_certification(
+            model, images, labels, indices=indices, norms=norms, exact=False, out=out, progress=progress
+        )
+
+
+def test_pieces_are_put_together_in_order(problem):
+    model, images, labels = problem
+    records = run(problem, None, norms=NORMS)
+    rows = list(range(0, 20, 2))
+    for norm in NORMS:
+        expected = absynth.certify(model, images[rows], labels[rows], norm=norm)
+        torch.testing.assert_close(radii(records, norm), expected.radius)
+        assert [record.index for record in records if record.norm == norm] == rows
+    assert bool((radii(records, "l2") > 0).all())
+
+
+def test_an_interrupted_run_goes_on(problem, tmp_path, monkeypatch):
+    out, calls, original = tmp_path / "radii.json", [], certification.certify
+
+    def dies_in_the_second(*arguments, **options):
+        calls.append(options)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(certification, "certify", dies_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        run(problem, out)
+    assert not out.exists()
+    records = run(problem, out)
+    assert len(calls) == 5  # one piece was there already: 2 norms x 2 pieces, and the one that died
+    assert records == run(problem, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["radii.json"]
+
+
+def test_every_format_holds_the_records(problem, tmp_path):
+    records = run(problem, tmp_path / "radii.parquet")
+    run(problem, tmp_path / "radii.csv")
+    run(problem, tmp_path / "radii.json")
+    rows = [vars(record) for record in records]
+    assert pq.read_table(tmp_path / "radii.parquet").to_pylist() == rows
+    assert json.loads((tmp_path / "radii.json").read_text()) == rows
+    with (tmp_path / "radii.csv").open() as file:
+        read = [float(row["radius"]) for row in csv.DictReader(file)]
+    assert read == [record.radius for record in records]
+
+
+def test_an_unknown_format_is_refused_before_the_work(problem, tmp_path):
+    with pytest.raises(AbsynthError, match=r"\.parquet, \.csv, \.json"):
+        certification.check_output(tmp_path / "radii.xlsx")
+    with pytest.raises(AbsynthError, match="names no format of plots"):
+        check_plot(tmp_path / "plot.gif")
+
+
+def record(index: int, radius: float) -> CertificateRecord:
+    return CertificateRecord(index, 1, 1, "l2", radius, "pairwise", False)
+
+
+def test_the_table_shows_mean_median_and_shares():
+    records = [record(0, 0.0), record(1, 1.0), record(2, 1.5), record(3, 2.5)]
+    (table,) = certificate_tables(records, "model")
+    row = {str(column.header): next(iter(column.cells)) for column in table.columns}
+    assert (row["mean"], row["median"]) == ("1.250", "1.250")
+    assert (row["at 1"], row["at 1.5"], row["at 2"], row["at 3"]) == ("75.0%", "50.0%", "25.0%", "0.0%")
+
+
+def test_the_plot_is_written(problem, tmp_path):
+    plot_certificates(run(problem, None), tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")

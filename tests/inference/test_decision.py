@@ -1,0 +1,65 @@
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from absynth.inference import ABS, CodebookABS, SearchSettings
+from absynth.inference.codebook import draw_latents
+from absynth.inference.decision import Decision, decide, probabilities
+from absynth.models.cnn import Binarized
+from absynth.models.vae import Decoder
+
+
+class Fixed(nn.Module):
+    """The same logits for every image."""
+
+    def __init__(self, logits: list[float]) -> None:
+        super().__init__()
+        self.register_buffer("logits", torch.tensor(logits))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits.expand(len(images), -1)
+
+
+@pytest.fixture
+def codebook(make_decoder: Callable[..., Decoder]) -> CodebookABS:
+    model = CodebookABS([make_decoder(seed) for seed in range(4)], draw_latents(50))
+    model.prepare()
+    return model
+
+
+def test_a_decision_names_the_two_likeliest_classes() -> None:
+    model = Fixed([math.log(0.1), math.log(0.6), math.log(0.3)])
+    first, second = decide(model, torch.zeros(2, 1, 28, 28))
+    assert first == second == Decision(1, first.confidence, 2, first.runner_up_confidence, abstained=False)
+    assert (first.confidence, first.runner_up_confidence) == pytest.approx((0.6, 0.3))
+
+
+@pytest.mark.parametrize(("least", "abstained"), [(0.59, False), (0.61, True)])
+def test_it_abstains_below_the_least_confidence(least: float, abstained: bool) -> None:
+    model = Fixed([math.log(0.1), math.log(0.6), math.log(0.3)])
+    (decision,) = decide(model, torch.zeros(1, 1, 28, 28), least_confidence=least)
+    assert decision.abstained is abstained
+
+
+@pytest.mark.parametrize("wrap", [lambda m: m, Binarized, lambda m: ABS(m, SearchSettings(steps=1))])
+def test_models_that_explain_say_near_uniform_where_they_cannot(
+    codebook: CodebookABS, make_images: Callable[..., Tensor], wrap: Callable[[CodebookABS], nn.Module]
+) -> None:
+    confidence = probabilities(wrap(codebook).eval(), make_images(3))
+    torch.testing.assert_close(confidence, torch.full((3, 4), 0.25), rtol=0, atol=1e-3)
+    assert all(decision.abstained for decision in decide(wrap(codebook), make_images(3), 0.3))
+
+
+def test_models_that_explain_are_sure_of_what_they_synthesise(codebook: CodebookABS) -> None:
+    images = codebook.prototypes().images[2, :3].view(3, 1, 28, 28)
+    decisions = decide(codebook, images)
+    assert [decision.label for decision in decisions] == [2, 2, 2]
+    assert all(decision.confidence > 0.5 for decision in decisions)
+
+
+def test_other_models_have_their_softmax(make_images: Callable[..., Tensor]) -> None:
+    confidence = probabilities(Binarized(Fixed([-1000.0, -1001.0])), make_images(1))
+    torch.testing.assert_close(confidence, torch.tensor([[1 / (1 + math.exp(-1)), 1 / (1 + math.e)]]))

@@ -1,0 +1,58 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from absynth.errors import AbsynthError
+from absynth.models.cnn import CNN, Binarized, binarize
+
+
+def test_the_network_is_the_papers() -> None:
+    network = CNN()
+    convolutions = [layer for layer in network.layers if isinstance(layer, nn.Conv2d)]
+    assert [layer.kernel_size for layer in convolutions] == [(5, 5), (4, 4), (3, 3), (5, 5)]
+    assert [layer.stride for layer in convolutions] == [(1, 1), (2, 2), (2, 2), (1, 1)]
+    assert [layer.out_channels for layer in convolutions] == [20, 70, 256, 10]
+    names = [type(layer).__name__ for layer in network.layers]
+    assert names == ["Conv2d", "BatchNorm2d", "ELU"] * 3 + ["Conv2d", "Flatten"]
+    weights = (25 * 20 + 20) + (16 * 20 * 70 + 70) + (9 * 70 * 256 + 256) + (25 * 256 * 10 + 10)
+    assert sum(weight.numel() for weight in network.parameters()) == weights + 2 * (20 + 70 + 256)
+
+
+def test_any_number_of_classes(make_images: Callable[..., Tensor]) -> None:
+    assert CNN(3).eval()(make_images(2)).shape == (2, 3)
+    assert CNN(3).eval()(make_images(0)).shape == (0, 3)
+
+
+def test_images_of_another_size_are_refused() -> None:
+    with pytest.raises(AbsynthError, match=r"\(2, 3, 32, 32\).*takes \(batch, 1, 28, 28\)"):
+        CNN()(torch.zeros(2, 3, 32, 32))
+
+
+def test_exactly_one_half_becomes_zero() -> None:
+    above = torch.nextafter(torch.tensor(0.5), torch.tensor(1.0)).item()
+    below = torch.nextafter(torch.tensor(0.5), torch.tensor(0.0)).item()
+    assert binarize(torch.tensor([0.0, below, 0.5, above, 1.0])).tolist() == [0, 0, 0, 1, 1]
+    assert binarize(torch.tensor([0.7], dtype=torch.float64)).dtype == torch.float64
+
+
+def test_forward_thresholds_first(make_images: Callable[..., Tensor]) -> None:
+    inner, images = CNN(4).eval(), make_images(3)
+    torch.testing.assert_close(Binarized(inner)(images), inner((images > 0.5).float()), rtol=0, atol=0)
+
+
+def test_the_gradient_passes_straight_through(make_images: Callable[..., Tensor]) -> None:
+    inner, images = CNN(4).eval(), make_images(3).requires_grad_()
+    binary = (images.detach() > 0.5).float().requires_grad_()
+    weights = torch.randn(3, 4)
+    (outer_gradient,) = torch.autograd.grad((Binarized(inner)(images) * weights).sum(), images)
+    (inner_gradient,) = torch.autograd.grad((inner(binary) * weights).sum(), binary)
+    assert inner_gradient.abs().max() > 0
+    torch.testing.assert_close(outer_gradient, inner_gradient, rtol=0, atol=0)
+
+
+def test_any_module_can_stand_behind_the_threshold() -> None:
+    model = Binarized(nn.Flatten())
+    model.prepare()
+    assert model(torch.full((1, 1, 1, 2), 0.6)).tolist() == [[1.0, 1.0]]

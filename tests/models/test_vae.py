@@ -1,0 +1,113 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+
+from absynth.errors import AbsynthError
+from absynth.models.vae import VAE, Decoder, Encoder, elbo_loss
+
+
+def described(layers: nn.Sequential) -> list[object]:
+    """Each layer as (maps in, maps out, kernel, stride), (maps) or its name."""
+    result: list[object] = []
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            assert layer.kernel_size[0] == layer.kernel_size[1]
+            assert layer.stride[0] == layer.stride[1]
+            result.append((layer.in_channels, layer.out_channels, layer.kernel_size[0], layer.stride[0]))
+        elif isinstance(layer, nn.BatchNorm2d):
+            result.append(layer.num_features)
+        else:
+            result.append(type(layer).__name__)
+    return result
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_the_encoder_is_the_papers() -> None:
+    encoder = Encoder()
+    assert described(encoder.layers) == [
+        *[(1, 32, 5, 1), 32, "ELU"],
+        *[(32, 32, 4, 2), 32, "ELU"],
+        *[(32, 64, 3, 2), 64, "ELU"],
+        (64, 16, 5, 1),
+    ]
+    convolutions = (25 * 32 + 32) + (16 * 32 * 32 + 32) + (9 * 32 * 64 + 64) + (25 * 64 * 16 + 16)
+    assert parameters(encoder) == convolutions + 2 * (32 + 32 + 64)
+
+
+def test_the_decoder_is_the_papers() -> None:
+    decoder = Decoder()
+    assert described(decoder.layers) == [
+        *[(8, 32, 4, 1), 32, "ELU"],
+        *[(32, 16, 5, 2), 16, "ELU"],
+        *[(16, 16, 5, 2), 16, "ELU"],
+        *[(16, 1, 4, 1), "Sigmoid"],
+    ]
+    convolutions = (16 * 8 * 32 + 32) + (25 * 32 * 16 + 16) + (25 * 16 * 16 + 16) + (16 * 16 + 1)
+    assert parameters(decoder) == convolutions + 2 * (32 + 16 + 16)
+
+
+def test_images_and_latents_have_the_right_shapes(make_images: Callable[..., Tensor]) -> None:
+    vae = VAE(latents=5)
+    posterior = vae.encoder(make_images(3))
+    assert posterior.mean.shape == posterior.log_variance.shape == (3, 5)
+    decoded = vae.decoder(10 * torch.randn(7, 5))
+    assert decoded.shape == (7, 1, 28, 28)
+    assert 0 < decoded.min() < decoded.max() < 1
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 27, 28), (2, 3, 28, 28), (2, 1, 32, 32)])
+def test_images_of_another_size_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(AbsynthError, match=r"takes \(batch, 1, 28, 28\)"):
+        Encoder()(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_folding_batch_norm_changes_nothing(make_decoder: Callable[..., Decoder], dtype: torch.dtype) -> None:
+    decoder = make_decoder(1).to(dtype)
+    folded = decoder.folded()
+    latents = torch.randn(20, 8, dtype=dtype)
+    expected = decoder(latents)
+    assert expected.std(dim=0).mean() > 0.02, "the decoder answers every latent alike, and shows nothing"
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-13
+    torch.testing.assert_close(folded(latents), expected, rtol=0, atol=tolerance)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in folded.modules())
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+    assert folded.folded() is folded
+
+
+def test_the_jacobian_is_the_slope_of_finite_differences(make_decoder: Callable[..., Decoder]) -> None:
+    decoder = make_decoder(2).folded().double()
+    latents = torch.randn(3, 8, dtype=torch.float64)
+    images, jacobian = decoder.jacobian(latents)
+    torch.testing.assert_close(images, decoder(latents))
+    for coordinate, step in enumerate(1e-5 * torch.eye(8, dtype=torch.float64)):
+        slope = (decoder(latents + step) - decoder(latents - step)) / 2e-5
+        assert slope.abs().max() > 0.01
+        torch.testing.assert_close(jacobian[:, coordinate], slope, rtol=1e-5, atol=1e-8)
+
+
+def test_the_jacobian_wants_folded_batch_norm(make_decoder: Callable[..., Decoder]) -> None:
+    with pytest.raises(AbsynthError, match="folded"):
+        make_decoder(0).jacobian(torch.zeros(1, 8))
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.25])
+def test_the_loss_is_the_formula(make_images: Callable[..., Tensor], beta: float) -> None:
+    vae, images = VAE(), make_images(6)
+    loss = elbo_loss(vae, images, beta, torch.Generator().manual_seed(5))
+
+    noise = torch.randn(6, 8, generator=torch.Generator().manual_seed(5))
+    mean, log_variance = vae.encoder(images)
+    posterior = Normal(mean, log_variance.exp().sqrt())
+    decoded = vae.decoder(mean + posterior.stddev * noise)
+    total = 0.0
+    for row in range(6):
+        total += ((images[row] - decoded[row]) ** 2).sum()
+    total += beta * kl_divergence(posterior, Normal(0.0, 1.0)).sum()
+    torch.testing.assert_close(loss, total / 6)

@@ -1,0 +1,303 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from absynth.errors import AbsynthError
+from absynth.models.cnn import CNN
+from absynth.models.vae import VAE
+from absynth.progress import Progress
+from absynth.training import (
+    Loss,
+    TrainingSettings,
+    augment,
+    cross_entropy,
+    fit,
+    train_vaes,
+    variational,
+)
+
+SETTINGS = TrainingSettings(epochs=3, batch_size=7, learning_rate=1e-2, seed=3)
+Fit = Callable[..., tuple[nn.Module, list[float]]]
+
+
+def linear() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 2))
+
+
+@pytest.fixture
+def data(make_images: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
+    """17 images: class 1 is brighter on its right half."""
+    images, labels = make_images(17), torch.arange(17) % 2
+    images[labels == 1, :, :, 14:] = 1
+    return images, labels
+
+
+@pytest.fixture
+def run(data: tuple[Tensor, Tensor], tmp_path: Path, progress: Progress) -> Fit:
+    def run_fit(
+        make_model: Callable[[], nn.Module] = linear,
+        loss: Loss = cross_entropy,
+        settings: TrainingSettings = SETTINGS,
+        *,
+        folder: str = "run",
+        **changes: Any,
+    ) -> tuple[nn.Module, list[float]]:
+        given = {"images": data[0], "labels": data[1], "progress": progress, "description": "toy"} | changes
+        return fit(
+            make_model, loss=loss, settings=settings, checkpoint=tmp_path / folder / "model.pt", **given
+        )
+
+    return run_fit
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_the_loss_falls_and_the_classes_are_learnt(run: Fit, data: tuple[Tensor, Tensor]) -> None:
+    model, history = run(settings=replace(SETTINGS, epochs=15))
+    assert history[-1] < 0.1 * history[0]
+    assert torch.equal(model(data[0]).argmax(1), data[1])
+    assert not model.training
+
+
+def interrupted_after(loss: Loss, calls: int) -> Loss:
+    left = [calls]
+
+    def interrupted(*arguments: Any) -> Tensor:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return loss(*arguments)
+
+    return interrupted
+
+
+@pytest.mark.parametrize("calls", [2, 3, 7])
+@pytest.mark.parametrize(
+    ("make_model", "loss"), [(lambda: CNN(2), cross_entropy), (VAE, variational)], ids=["CNN", "VAE"]
+)
+def test_an_interrupted_run_ends_with_the_very_same_weights(
+    run: Fit, make_model: Callable[[], nn.Module], loss: Loss, calls: int
+) -> None:
+    whole, whole_history = run(make_model, loss, folder="whole", perturbation=augment)
+    with pytest.raises(KeyboardInterrupt):
+        run(make_model, interrupted_after(loss, calls), folder="parts", perturbation=augment)
+    torch.rand(11)  # The global generator is elsewhere by now.
+    resumed, resumed_history = run(make_model, loss, folder="parts", perturbation=augment)
+    assert same(resumed, whole)
+    assert resumed_history == whole_history
+
+
+def test_a_finished_run_is_only_read_back(run: Fit) -> None:
+    whole, history = run()
+    again, again_history = run(loss=interrupted_after(cross_entropy, 0))
+    assert same(again, whole)
+    assert again_history == history
+    assert not again.training
+
+
+def test_the_seed_decides_and_the_global_generator_does_not(run: Fit) -> None:
+    first, _ = run(folder="1")
+    torch.rand(5)
+    second, _ = run(folder="2")
+    other, _ = run(folder="3", settings=replace(SETTINGS, seed=4))
+    assert same(first, second)
+    assert not same(first, other)
+
+
+def test_the_global_generator_is_left_alone(run: Fit) -> None:
+    state = torch.random.get_rng_state()
+    run(VAE, variational, perturbation=augment)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_every_epoch_shows_every_image_once_in_another_order(run: Fit, data: tuple[Tensor, Tensor]) -> None:
+    images, labels = data
+    seen: list[int] = []
+    sizes: list[int] = []
+
+    def spying(model: nn.Module, batch: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+        rows = [int((images == image).flatten(1).all(1).nonzero()) for image in batch]
+        assert torch.equal(labels[rows], targets)
+        seen.extend(rows)
+        sizes.append(len(rows))
+        return cross_entropy(model, batch, targets, generator)
+
+    run(loss=spying)
+    epochs = [seen[:17], seen[17:34], seen[34:]]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(17))] * 3
+    assert epochs[0] != epochs[1] != epochs[2] != sorted(epochs[2])
+    assert sizes == [7, 7, 3] * 3
+
+
+def test_the_history_is_the_mean_loss_of_an_image(run: Fit, data: tuple[Tensor, Tensor]) -> None:
+    still = replace(SETTINGS, learning_rate=1e-30)
+    model, history = run(settings=still)
+    expected = cross_entropy(model, *data, torch.Generator()).item()
+    assert history == pytest.approx([expected] * 3, rel=1e-5)
+
+
+def test_the_learning_rate_falls_to_zero_along_a_cosine(run: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    step = torch.optim.Adam.step
+
+    def spying(self: torch.optim.Adam, *arguments: Any, **named: Any) -> Any:
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *arguments, **named)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spying)
+    run()
+    cosine = torch.arange(9) * torch.pi / 9
+    assert rates == pytest.approx((1e-2 * (1 + cosine.cos()) / 2).tolist(), rel=1e-5)
+
+
+def test_a_perturbation_is_applied_to_every_batch(run: Fit) -> None:
+    def black(images: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.zeros_like(images)
+
+    sums: list[float] = []
+
+    def spying(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        sums.append(images.sum().item())
+        return cross_entropy(model, images, labels, generator)
+
+    run(loss=spying, perturbation=black)
+    assert sums == [0.0] * 9
+
+
+def test_progress_is_shown_and_starts_where_the_run_goes_on(run: Fit, progress: Progress) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(loss=interrupted_after(cross_entropy, 7))
+    (first,) = progress.tasks
+    assert (first.description, first.total, first.completed) == ("toy", 3, 2)
+    _, history = run()
+    second = progress.tasks[1]
+    assert (second.total, second.completed) == (3, 3)
+    assert second.fields["note"] == f"loss {history[-1]:.3f}"
+    run()
+    assert progress.tasks[2].completed == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"epochs": 4}, "epochs"),
+        ({"batch_size": 8}, "batch_size"),
+        ({"learning_rate": 2e-2}, "learning_rate"),
+        ({"seed": 4}, "seed, start"),
+        ({"seed": 4, "epochs": 4}, "epochs, seed, start"),
+    ],
+)
+def test_other_settings_are_refused(run: Fit, change: dict[str, Any], named: str) -> None:
+    run()
+    with pytest.raises(AbsynthError, match=f"other {named};"):
+        run(settings=replace(SETTINGS, **change))
+
+
+def test_other_images_labels_or_perturbations_are_refused(run: Fit, data: tuple[Tensor, Tensor]) -> None:
+    images, labels = data
+    run()
+    with pytest.raises(AbsynthError, match="other data, images;"):
+        run(images=images[:-1], labels=labels[:-1])
+    with pytest.raises(AbsynthError, match="other data;"):
+        run(images=images.flip(0))
+    with pytest.raises(AbsynthError, match="other data;"):
+        run(labels=1 - labels)
+    with pytest.raises(AbsynthError, match="other perturbed;"):
+        run(perturbation=augment)
+    run(images=images.clone(), labels=labels.clone())
+
+
+def test_another_network_is_refused(run: Fit) -> None:
+    run()
+    with pytest.raises(AbsynthError, match="other start;"):
+        run(lambda: CNN(2))
+    with pytest.raises(AbsynthError, match="another network"):
+        run(lambda: nn.Sequential(linear()))
+
+
+def damages(path: Path) -> dict[str, Callable[[], Any]]:
+    content = path.read_bytes()
+    state = torch.load(path, weights_only=True)
+    return {
+        "empty": lambda: path.write_bytes(b""),
+        "cut short": lambda: path.write_bytes(content[: len(content) // 2]),
+        "last bytes missing": lambda: path.write_bytes(content[:-20]),
+        "text": lambda: path.write_text("hello\n"),
+        "a pickle's end": lambda: path.write_bytes(b"\x80\x02."),
+        "a list": lambda: torch.save([1, 2], path),
+        "no signature": lambda: torch.save({**state, "signature": 3}, path),
+        "no optimizer": lambda: torch.save(
+            {name: state[name] for name in state if name != "optimizer"}, path
+        ),
+        "a whole module": lambda: torch.save(linear(), path),
+    }
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "empty",
+        "cut short",
+        "last bytes missing",
+        "text",
+        "a pickle's end",
+        "a list",
+        "no signature",
+        "no optimizer",
+        "a whole module",
+    ],
+)
+def test_a_damaged_checkpoint_is_refused(run: Fit, tmp_path: Path, damage: str) -> None:
+    run()
+    damages(tmp_path / "run" / "model.pt")[damage]()
+    with pytest.raises(AbsynthError, match=r"checkpoint .*model\.pt is damaged; delete it"):
+        run()
+
+
+def test_nothing_but_the_checkpoint_is_left(run: Fit, tmp_path: Path) -> None:
+    run()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["model.pt"]
+
+
+def test_there_must_be_images(run: Fit, data: tuple[Tensor, Tensor]) -> None:
+    with pytest.raises(AbsynthError, match="no training images for toy"):
+        run(images=data[0][:0], labels=data[1][:0])
+
+
+@pytest.mark.parametrize(
+    "change", [{"epochs": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"learning_rate": float("nan")}]
+)
+def test_senseless_settings_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(AbsynthError, match="at least 1 epoch"):
+        replace(SETTINGS, **change)
+
+
+def test_each_vae_sees_its_own_class_alone(tmp_path: Path, progress: Progress) -> None:
+    grey = torch.tensor([0.05, 0.95])
+    labels = torch.arange(24) % 2
+    images = grey[labels][:, None, None, None].expand(-1, 1, 28, 28) + 0.02 * torch.randn(24, 1, 28, 28)
+    settings = TrainingSettings(epochs=12, batch_size=6, learning_rate=1e-2, seed=0)
+    vaes, histories = train_vaes(
+        images.clamp(0, 1), labels, settings, classes=2, folder=tmp_path, progress=progress
+    )
+    for vae, level in zip(vaes, grey, strict=True):
+        decoded = vae.decoder(torch.zeros(1, 8))
+        assert (decoded.mean() - level).abs() < 0.15
+    assert [len(history) for history in histories] == [12, 12]
+    assert all(history[-1] < history[0] for history in histories)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["vae-0.pt", "vae-1.pt"]
+    assert not torch.equal(vaes[0].encoder.layers[0].weight, vaes[1].encoder.layers[0].weight)
+
+
+def test_a_class_without_images_is_named(tmp_path: Path, progress: Progress) -> None:
+    images, labels = torch.rand(3, 1, 28, 28), torch.zeros(3, dtype=torch.int64)
+    with pytest.raises(AbsynthError, match="VAE of class 1"):
+        train_vaes(images, labels, SETTINGS, classes=2, folder=tmp_path, progress=progress)
