@@ -40,7 +40,7 @@ def data_fetch(
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Argument(help="abs, binary-abs, cnn or binary-cnn.")],
+    model: Annotated[str, typer.Argument(help="abs, codebook-abs, binary-abs, cnn or binary-cnn.")],
     out: Annotated[Path, typer.Option(help="Folder of the finished model and its checkpoints.")],
     data: Annotated[str, typer.Option(help="A named data set, or a path to one.")] = "mnist",
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
@@ -51,7 +51,7 @@ def train(
         bool, typer.Option("--augment", help="Shift, turn and scale every image a little.")
     ] = False,
     start: Annotated[str | None, typer.Option(help="A trained abs to go on from.")] = None,
-    base: Annotated[str, typer.Option(help="The ABS that binary-abs takes its decoders from.")] = "abs",
+    base: Annotated[str, typer.Option(help="The ABS that codebook-abs and binary-abs build on.")] = "abs",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -61,20 +61,23 @@ def train(
     from absynth.data import load_dataset
     from absynth.progress import progress_display
     from absynth.recipes import train as run
-    from absynth.recipes import train_binary_abs, training_settings
+    from absynth.recipes import train_binary_abs, train_codebook_abs, training_settings
     from absynth.zoo import load, model_folder
 
-    settings = None
-    if model != "binary-abs":
-        settings = training_settings(model, epochs, batch_size, learning_rate, seed)
+    derived = model in ("binary-abs", "codebook-abs")
+    settings = None if derived else training_settings(model, epochs, batch_size, learning_rate, seed)
     if threads is not None:
         torch.set_num_threads(threads)
     images, labels = load_dataset(data, "train")
     command = shlex.join(["absynth", *sys.argv[1:]])
     with progress_display(not quiet) as progress:
-        if settings is None:
+        if model == "binary-abs":
             train_binary_abs(
                 load(base), images, labels, seed=seed, out=out, command=command, progress=progress
+            )
+        elif settings is None:
+            train_codebook_abs(
+                model_folder(base), images, labels, seed=seed, out=out, command=command, progress=progress
             )
         else:
             run(

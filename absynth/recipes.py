@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -320,4 +321,67 @@ def train_binary_abs(
         progress.advance(task, len(rows))
     model = Binarized(ABS(base.codebook, base.settings, fit_class_factors(torch.cat(losses), labels[chosen])))
     model.save_pretrained(out, {"command": command, "seed": seed, "images": len(chosen)})
+    return model.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def posterior_latents(
+    vae: VAE, images: Images, count: int, generator: torch.Generator
+) -> Float[Tensor, "prototype latent"]:
+    """Latents that explain training images: the posterior means, then draws from the posteriors.
+
+    Args:
+        vae: Of one class.
+        images: Training images of that class.
+        count: How many latents.
+        generator: Source of the order of the images and of the draws.
+    """
+    order = torch.randperm(len(images), generator=generator)
+    mean, log_variance = (
+        torch.cat(parts)
+        for parts in zip(*(vae.encoder(images[rows]) for rows in order.split(1000)), strict=True)
+    )
+    rows = torch.arange(count) % len(images)
+    noise = torch.randn(count, mean.shape[1], generator=generator)
+    noise[: len(images)] = 0
+    return mean[rows] + noise * (0.5 * log_variance[rows]).exp()
+
+
+def train_codebook_abs(
+    base: Path,
+    images: Images,
+    labels: Labels,
+    *,
+    seed: int,
+    out: Path,
+    command: str,
+    progress: Progress,
+) -> PretrainedModel:
+    """Codebook ABS: the decoders of ABS with latents that the encoders find in the training images.
+
+    Such prototypes lie closer to images of their class than those of latents drawn from the prior, and close
+    own prototypes are what certificates need.
+
+    Args:
+        base: Folder of a trained ABS.
+        images: Training images.
+        labels: Their classes.
+        seed: Of the draws.
+        out: Folder of the finished model.
+        command: Stored beside the weights.
+        progress: Where to show the encoding.
+
+    Raises:
+        AbsynthError: If the base is no ABS.
+    """
+    vaes = read_vaes(base)
+    generator = torch.Generator().manual_seed(seed)
+    task = progress.add_task("codebook", total=len(vaes), note="")
+    latents = []
+    for label, vae in enumerate(vaes):
+        latents.append(posterior_latents(vae.eval(), images[labels == label], CODEBOOK_SIZE, generator))
+        progress.advance(task)
+    model = CodebookABS([vae.decoder for vae in vaes], torch.stack(latents))
+    model.save_pretrained(out, {"command": command, "seed": seed, "images": len(images)})
+    model.prepare()
     return model.eval().requires_grad_(False)

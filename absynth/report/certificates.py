@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from absynth.certify.summary import summarize
+from absynth.certify.summary import SIZES, certified_accuracy
 from absynth.errors import AbsynthError
 from absynth.evaluate.certification import CertificateRecord, radii
 from absynth.files import atomic_path
@@ -25,14 +25,14 @@ def certificate_tables(records: Sequence[CertificateRecord], title: str) -> list
     """One table a norm: mean and median radius, and the fraction of images proven at each size."""
     tables = []
     for norm in _norms(records):
-        summary = summarize(radii(records, norm), norm)
+        radius = radii(records, norm)
         method = next(record.method for record in records if record.norm == norm)
         table = Table(
             title=f"{title}: {NAMES[norm]} radii",
-            caption=f"{summary.images} images, method '{method}'",
+            caption=f"{len(radius)} images, method '{method}'",
         )
-        cells = {"mean": f"{summary.mean:.3f}", "median": f"{summary.median:.3f}"}
-        cells |= {f"at {size:g}": f"{share:.1%}" for size, share in summary.certified_accuracy.items()}
+        cells = {"mean": f"{float(radius.mean()):.3f}", "median": f"{float(radius.quantile(0.5)):.3f}"}
+        cells |= {f"at {size:g}": f"{certified_accuracy(radius, size):.1%}" for size in SIZES[norm]}
         for name in cells:
             table.add_column(name, justify="right")
         table.add_row(*cells.values())

@@ -1,0 +1,138 @@
+"""What a certificate needs of a model: its prototypes in one table, and how far its forward may be off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from absynth.certify.rounding import forward_slack, score_error
+from absynth.errors import AbsynthError
+from absynth.models.cnn import Binarized
+from absynth.models.prototypes import PrototypeClassifier
+
+ROWS_AT_ONCE = 8192
+"""Prototypes converted to float64 at a time."""
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """The prototypes of all classes, class after class, without the absent ones.
+
+    Attributes:
+        images: The prototypes p in [0, 1], float32.
+        offsets: Their offsets w, float32.
+        bounds: The rows of each class are ``bounds[c]`` to ``bounds[c + 1]``.
+        squares: ‖p‖², float32.
+        errors: How far a float32 score of each prototype may be off (:func:`rounding.score_error`) that is
+            added up in any order.
+        search_errors: The same for the model's own search.
+        loss_roundings: Roundings that a term of the model's own losses goes through.
+        energies: ‖p‖² + w, float32.
+        binary: Whether the images pass the threshold at ½ first.
+    """
+
+    images: Float[Tensor, "entry pixel"]
+    offsets: Float[Tensor, "entry"]
+    bounds: tuple[int, ...]
+    squares: Float[Tensor, "entry"]
+    errors: Float[Tensor, "entry"]
+    search_errors: Float[Tensor, "entry"]
+    loss_roundings: int
+    energies: Float[Tensor, "entry"]
+    binary: bool
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels of an image."""
+        return self.images.shape[1]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.bounds) - 1
+
+    @property
+    def lowest_offset(self) -> float:
+        """The smallest offset."""
+        return float(self.offsets.min())
+
+    def own(self, label: int) -> slice:
+        """The rows of one class."""
+        return slice(self.bounds[label], self.bounds[label + 1])
+
+    def slack(self, label: int, own_score: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+        """The margin that guarantees the model's own decision for ``label`` (:func:`rounding.forward_slack`).
+
+        Args:
+            label: The own class.
+            own_score: An upper bound on the class's score over the perturbations in question.
+        """
+        own = self.own(label)
+        return forward_slack(
+            float(self.search_errors[own].max()), own_score, self.lowest_offset, self.loss_roundings
+        )
+
+
+ROUNDED_UP = 1 + 2.0**-20
+"""More than a float64 sum and its rounding to float32 can lose."""
+
+
+def find_prototypes(model: nn.Module) -> tuple[PrototypeClassifier, bool] | None:
+    """The prototype classifier in ``model`` and whether it stands behind a threshold; None if there is none."""
+    binary = False
+    while isinstance(model, Binarized):
+        model, binary = model.model, True
+    return (model, binary) if isinstance(model, PrototypeClassifier) else None
+
+
+def read_codebook(model: PrototypeClassifier, binary: bool) -> Codebook:
+    """The codebook of a model.
+
+    The model's own rounding is bounded for sums in any order; a model that adds in shorter runs may say so by
+    integer attributes ``search_roundings`` and ``loss_roundings``, the most roundings that a term of its
+    search and of its losses goes through, and gets larger radii.
+
+    Args:
+        model: The classifier by prototypes.
+        binary: Whether it stands behind a threshold.
+
+    Raises:
+        AbsynthError: If the prototypes are not float32 images in [0, 1], or there are none.
+    """
+    stored = model.prototypes()
+    if stored.images.dtype != torch.float32 or stored.offsets.dtype != torch.float32:
+        raise AbsynthError(
+            f"The prototypes are {stored.images.dtype}; certificates need float32, call model.float()."
+        )
+    present = ~stored.offsets.isposinf()
+    images = stored.images.flatten(0, 1) if present.all() else stored.images[present]
+    offsets = stored.offsets[present]
+    if len(images) == 0:
+        raise AbsynthError("The model has no prototypes; train it or load its weights first.")
+    if not (bool(offsets.isfinite().all()) and bool(((images >= 0) & (images <= 1)).all())):
+        raise AbsynthError(
+            "The model has prototypes outside [0, 1] or offsets that are not finite; certify another."
+        )
+    parts = []
+    for rows in images.split(ROWS_AT_ONCE):
+        exact = rows.double()
+        parts.append(torch.stack([exact.square().sum(1), exact.sum(1)]))
+    squares, sums = torch.cat(parts, dim=1)
+    pixels = images.shape[1]
+    magnitudes = squares + offsets.double().abs()
+    search_roundings = int(getattr(model, "search_roundings", pixels + 3))
+    return Codebook(
+        images,
+        offsets,
+        tuple(accumulate(present.sum(1).tolist(), initial=0)),
+        squares.float(),
+        (score_error(magnitudes, sums, pixels + 3) * ROUNDED_UP).float(),
+        (score_error(magnitudes, sums, search_roundings) * ROUNDED_UP).float(),
+        int(getattr(model, "loss_roundings", pixels + 5)),
+        (squares + offsets.double()).float(),
+        binary,
+    )

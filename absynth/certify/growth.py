@@ -1,0 +1,81 @@
+"""How much the own score can grow within a distance: what the forward's rounding is measured by.
+
+The slack of :func:`absynth.certify.rounding.forward_slack` needs an upper bound on the own score over the
+certified ball, s_y(x') ≤ s_p0(x') = s_p0(x) + growth. Moving a pixel by d from a prototype at distance e adds
+(e + d)² − e² ≤ 2ed + d², and at most 2d and at most 1, as all of it stays in [0, 1].
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from absynth.norms import Norm
+
+LEVELS = (64.0, 256.0)
+"""Growths allowed for, the smaller the tighter; then one a pixel, which is all there can be."""
+
+ROUNDED_DOWN = 1 - 1e-9
+"""Far more than float64 loses here."""
+
+
+def reach(
+    image: Float[Tensor, "batch pixel"],
+    own: Float[Tensor, "batch pixel"],
+    growth: float,
+    norm: Norm,
+    binary: bool,
+    channels: int,
+) -> Float[Tensor, "batch"]:
+    """A distance within which the score of an own prototype grows by at most ``growth``.
+
+    Args:
+        image: Before the threshold, float64.
+        own: The prototype, float64.
+        growth: The growth allowed.
+        norm: Which norm.
+        binary: Whether the model looks at the image through the threshold; then each flip adds at most 1.
+        channels: Channels of an image.
+    """
+    pixels = image.shape[1]
+    if growth >= pixels:
+        return torch.full_like(image[:, 0], torch.inf)
+    if norm == "l0":
+        return torch.full_like(image[:, 0], growth // channels)
+    if binary:
+        costs = (image - 0.5).abs().sort(dim=1).values[:, : int(growth) + 1]
+        order = {"linf": torch.inf, "l1": 1.0, "l2": 2.0}[norm]
+        spent: Tensor = torch.linalg.vector_norm(costs, ord=order, dim=1)
+        return spent * ROUNDED_DOWN
+    away = (image - own).abs()
+    if norm == "l1":
+        return torch.full_like(image[:, 0], growth / 2)
+    # The positive root of a r² + 2 b r = growth.
+    square = 1 if norm == "l2" else pixels
+    linear: Tensor = torch.linalg.vector_norm(away, ord=2 if norm == "l2" else 1, dim=1)
+    return growth / (linear + (linear.square() + square * growth).sqrt()) * ROUNDED_DOWN
+
+
+def growth_within(
+    image: Float[Tensor, "batch pixel"],
+    own: Float[Tensor, "batch pixel"],
+    distance: Float[Tensor, "batch"],
+    norm: Norm,
+) -> Float[Tensor, "batch"]:
+    """How much the score of an own prototype can grow within a distance of a grey image.
+
+    Args:
+        image: Float64.
+        own: The prototype, float64.
+        distance: How far.
+        norm: ``"l2"``, ``"l1"`` or ``"linf"``.
+    """
+    away = (image - own).abs()
+    if norm == "l1":
+        growth = 2 * distance
+    elif norm == "l2":
+        growth = 2 * away.norm(dim=1) * distance + distance.square()
+    else:
+        growth = 2 * away.sum(1) * distance + image.shape[1] * distance.square()
+    return growth.clamp(max=image.shape[1]) / ROUNDED_DOWN

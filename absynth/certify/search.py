@@ -1,0 +1,313 @@
+"""The pairwise certificate of a whole batch: every rival covered, only a handful looked at closely.
+
+Each rival prototype holds a sound lower bound on its distance at all times, and the certificate is the
+smallest of them; looking closely at a rival only ever replaces its bound by a better one. So no argument
+about the order of the search enters the proof. Three levels, each for the rivals that the level before leaves
+below the best distance found:
+
+0. all rivals, from two float32 matrix products with the best own prototype p0;
+1. float32, a few hundred: for L2 the plain bound with several own prototypes, for the others p0 with the box;
+2. float64, a few: the best mixture of own prototypes with the box.
+
+Level 0 is the margin over the largest gain of a unit of perturbation: ‖g‖₂ for L2 and, by Cauchy-Schwarz,
+sqrt(pixels) ‖g‖₂ ≥ ‖g‖₁ for Linf. For L1 and L0, and behind a threshold, no pixel gains more than 2, so the
+bound depends on the margin alone. Where that leaves too many rivals, :mod:`absynth.certify.sieve` checks all
+of them against the distance found so far.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from absynth.certify.codebook import Codebook
+from absynth.certify.halfspace import binary_image, crossing
+from absynth.certify.mixture import Duels, best_mixture
+from absynth.certify.rounding import double_slack, gamma
+from absynth.certify.sieve import moves_within, safe_rivals
+from absynth.norms import Norm
+
+OWN = 32
+"""Own prototypes around the image that may enter a mixture."""
+
+CANDIDATES = (48, 128, 1024, 8192)
+"""Rivals taken to level 1, more only for images where the bounds beyond are still too small."""
+
+AT_ONCE = 4
+"""Rivals an image taken to level 2 together."""
+
+ELEMENTS = 2**24
+"""Numbers in one temporary tensor of level 1 (64 MiB)."""
+
+REFINED_AT_ONCE = 256
+"""Rivals of one image taken to level 2 together where all within a distance are wanted."""
+
+SEEDS = 8
+"""Rivals an image that the price of the sieve is set by."""
+
+NEAR = 2.0**-22
+"""Relative difference of distances, a few roundings of float32, that is not worth looking closer for."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one predicted class, and what the matrix products say of them.
+
+    Attributes:
+        image: Before the threshold, float32.
+        seen: What the prototypes are compared with.
+        own_rows: Rows of the nearest own prototypes in the codebook, best first.
+        own_high: Upper bounds on their scores less ‖x‖², float32.
+        rival_low: Lower bounds on the scores of all prototypes less ‖x‖², infinite for own ones, float32.
+    """
+
+    image: Float[Tensor, "batch pixel"]
+    seen: Float[Tensor, "batch pixel"]
+    own_rows: Int64[Tensor, "batch own"]
+    own_high: Float[Tensor, "batch own"]
+    rival_low: Float[Tensor, "batch entry"]
+
+    def select(self, rows: Int64[Tensor, "some"]) -> Batch:
+        """Some of the images."""
+        return Batch(
+            self.image[rows], self.seen[rows], self.own_rows[rows], self.own_high[rows], self.rival_low[rows]
+        )
+
+
+def prune_slack(codebook: Codebook) -> Float[Tensor, "entry"]:
+    """How much each float32 score may be off in :func:`scan`: what pruning has to allow for.
+
+    Twice the error of the model's own scores, because the energies have been shifted and rounded once more.
+    """
+    return 2 * codebook.errors
+
+
+def scan(codebook: Codebook, image: Float[Tensor, "batch pixel"], label: int) -> Batch:
+    """Scores all prototypes for images that the model gives the class ``label``."""
+    seen = binary_image(image) if codebook.binary else image
+    slack = prune_slack(codebook)
+    scores = torch.addmm(codebook.energies - slack, seen, codebook.images.T, alpha=-2)
+    own = codebook.own(label)
+    count = min(OWN, own.stop - own.start)
+    nearest = (scores[:, own] + 2 * slack[own]).topk(count, largest=False)
+    scores[:, own] = torch.inf
+    return Batch(image, seen, nearest.indices + own.start, nearest.values, scores)
+
+
+def exact_scores(
+    codebook: Codebook, seen: Tensor, rows: Int64[Tensor, "batch some"]
+) -> Float[Tensor, "batch some"]:
+    """‖x − p‖² + w in float64, for some prototypes an image."""
+    difference = seen[:, None].double() - codebook.images[rows].double()
+    return difference.square().sum(-1) + codebook.offsets[rows].double()
+
+
+class Search:
+    """The search for one class, norm and slack.
+
+    Args:
+        codebook: The prototypes.
+        label: The predicted class of all images.
+        norm: Which norm.
+        channels: Channels of an image.
+    """
+
+    def __init__(self, codebook: Codebook, label: int, norm: Norm, channels: int) -> None:
+        self.codebook = codebook
+        self.label = label
+        self.norm = norm
+        self.channels = channels
+        self.relative = gamma(codebook.pixels + 8, torch.float32)
+
+    def run(self, batch: Batch, slack: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+        """A lower bound on each image's distance to the nearest place where any rival wins.
+
+        Args:
+            batch: The images.
+            slack: The margin to keep for the forward's own rounding, float64.
+        """
+        distance = torch.full_like(slack, torch.inf)
+        nearest = distance
+        bounds = self._first_bounds(batch, slack)
+        pending = torch.arange(len(slack), device=slack.device)
+        rivals = bounds.shape[1]
+        for count in (*(count for count in CANDIDATES if count < rivals), rivals):
+            lowest = bounds.topk(count, largest=False)
+            beyond = (
+                lowest.values[:, -1].double()
+                if count < rivals
+                else torch.full_like(slack[pending], torch.inf)
+            )
+            nearest = self._closest(batch, slack[pending], lowest.indices, nearest)
+            distance[pending] = torch.minimum(nearest, beyond)
+            left = (beyond < nearest * (1 - 2 * NEAR)).nonzero()[:, 0]
+            if len(left) == 0:
+                break
+            pending, batch, bounds = pending[left], batch.select(left), bounds[left]
+            if count == CANDIDATES[0] and (self.norm != "l2" or self.codebook.binary):
+                seeds = lowest.indices[left, :SEEDS]
+                bounds = self._sieve(batch, slack[pending], nearest[left], seeds, bounds)
+            nearest = nearest[left]
+        return distance
+
+    def rivals_within(
+        self, batch: Batch, slack: Float[Tensor, "1"], distance: float
+    ) -> tuple[Int64[Tensor, "some"], Float[Tensor, "some"]]:
+        """The rivals of one image that may win within a distance, with their bounds, in ascending order.
+
+        All others have bounds of at least ``distance`` (1 − 2 :data:`NEAR`).
+
+        Args:
+            batch: One image.
+            slack: The margin to keep for the forward's own rounding.
+            distance: How far to look.
+        """
+        limit = torch.full_like(slack, distance)
+        bounds = self._first_bounds(batch, slack)
+        if self.norm != "l2":
+            seeds = bounds.topk(min(SEEDS, bounds.shape[1]), largest=False).indices
+            bounds = self._sieve(batch, slack, limit, seeds, bounds)
+        kept = (bounds[0] < distance * (1 - 2 * NEAR)).nonzero()[:, 0]
+        if len(kept) == 0:
+            return kept, limit[:0]
+        kept = kept[self._second_bounds(batch, slack, kept[None])[0] < distance]
+        own_scores = exact_scores(self.codebook, batch.seen, batch.own_rows)
+        refined = [limit[:0]]
+        for some in kept.split(REFINED_AT_ONCE):
+            image = torch.zeros_like(some)
+            refined.append(self._refine(batch, slack, own_scores, image, some, limit))
+        ascending, order = torch.cat(refined).sort()
+        return kept[order][ascending < distance], ascending[ascending < distance]
+
+    def _margins(self, batch: Batch, slack: Tensor) -> Float[Tensor, "batch entry"]:
+        """Lower bounds on s_q − s_p0 less the slack, in float32; negative ones become 0."""
+        high = batch.own_high[:, 0].double() + slack
+        return (batch.rival_low - (high + self.relative * high.abs()).float()[:, None]).clamp_(min=0)
+
+    def _first_bounds(self, batch: Batch, slack: Tensor) -> Float[Tensor, "batch entry"]:
+        """Level 0."""
+        margins = self._margins(batch, slack)
+        if self.codebook.binary or self.norm in ("l1", "l0"):
+            return self._bounds_by_margin(batch, margins)
+        codebook, best = self.codebook, batch.own_rows[:, 0]
+        # 2⟨p, q⟩ is at most ‖p‖² + ‖q‖², so all the terms together are at most twice that.
+        energy = (codebook.squares[best][:, None] + codebook.squares) * (1 + 4 * self.relative)
+        gain = energy.addmm_(codebook.images[best], codebook.images.T, alpha=-2).clamp_(min=0).sqrt_()
+        scale = 2 if self.norm == "l2" else 2 * codebook.pixels**0.5
+        return margins.div_(gain.mul_(scale * (1 + 4 * self.relative)).add_(1e-30))
+
+    def _bounds_by_margin(self, batch: Batch, margins: Tensor) -> Float[Tensor, "batch entry"]:
+        """Level 0 where no pixel gains more than 2, so that m / 2 pixels at the lowest cost are needed."""
+        needed = margins.mul_((1 - 4 * self.relative) / 2)
+        if self.norm == "l0":
+            return needed.div_(self.channels)
+        if not self.codebook.binary:
+            return needed
+        costs = (batch.image.double() - 0.5).abs().sort(dim=1).values
+        spent = {"linf": costs, "l1": costs.cumsum(1), "l2": costs.square().cumsum(1)}[self.norm]
+        table = torch.cat([torch.zeros_like(spent[:, :1]), spent], dim=1) * (1 - 4 * self.relative)
+        table = (table.sqrt() if self.norm == "l2" else table).float()
+        pixels = costs.shape[1]
+        full = needed.clamp(max=pixels - 1).long()
+        low, high = table.gather(1, full), table.gather(1, full + 1)
+        # The root is concave, so that for L2, too, the straight line stays below.
+        return torch.where(needed > pixels, torch.inf, torch.lerp(low, high, (needed - full).clamp(max=1)))
+
+    def _sieve(
+        self,
+        batch: Batch,
+        slack: Float[Tensor, "batch"],
+        distance: Float[Tensor, "batch"],
+        seeds: Int64[Tensor, "batch seed"],
+        bounds: Float[Tensor, "batch entry"],
+    ) -> Float[Tensor, "batch entry"]:
+        """Raises the bounds of the rivals that cannot win nearer than ``distance`` to just below it."""
+        size = (distance * (1 - NEAR)).float()
+        moves = moves_within(
+            batch.image.double(), size.double(), self.norm, self.codebook.binary, self.channels
+        )
+        best = self.codebook.images[batch.own_rows[:, 0]]
+        safe = safe_rivals(
+            moves,
+            best,
+            self.codebook.images[seeds],
+            self.codebook.images,
+            self._margins(batch, slack),
+            bounds < size[:, None],
+            prune_slack(self.codebook),
+            self.relative,
+        )
+        return torch.where(safe, bounds.maximum(size[:, None]), bounds)
+
+    def _closest(
+        self,
+        batch: Batch,
+        slack: Float[Tensor, "batch"],
+        rivals: Int64[Tensor, "batch some"],
+        nearest: Float[Tensor, "batch"],
+    ) -> Float[Tensor, "batch"]:
+        """The smallest of ``nearest`` and the distances to some rivals, by levels 1 and 2."""
+        bounds, order = self._second_bounds(batch, slack, rivals).double().sort(dim=1)
+        rivals = rivals.gather(1, order)
+        own_scores = exact_scores(self.codebook, batch.seen, batch.own_rows)
+        start = 0
+        while start < bounds.shape[1]:
+            stop = start + (1 if start == 0 else AT_ONCE)
+            image, column = (bounds[:, start:stop] < nearest[:, None]).nonzero(as_tuple=True)
+            if len(image) == 0:
+                break
+            chosen = rivals[image, start + column]
+            refined = self._refine(batch, slack, own_scores, image, chosen, nearest)
+            nearest = nearest.scatter_reduce(0, image, refined, "amin")
+            start = stop
+        return nearest
+
+    def _second_bounds(self, batch: Batch, slack: Tensor, rivals: Tensor) -> Float[Tensor, "batch some"]:
+        """Level 1."""
+        parts = []
+        width = max(1, ELEMENTS // (len(rivals) * self.codebook.pixels))
+        own = self.codebook.images[batch.own_rows]
+        high = batch.own_high.double() + slack[:, None]
+        high = (high + self.relative * high.abs()).float()
+        for some in rivals.split(width, dim=1):
+            images = self.codebook.images[some]
+            margins = (batch.rival_low.gather(1, some)[:, :, None] - high[:, None]).clamp_(min=0)
+            if self.codebook.binary or self.norm != "l2":
+                gradient = 2 * (images - own[:, :1])
+                parts.append(
+                    crossing(
+                        gradient,
+                        margins[:, :, 0],
+                        batch.image[:, None],
+                        self.norm,
+                        self.codebook.binary,
+                        self.channels,
+                    ).distance
+                )
+            else:
+                squares = self.codebook.squares
+                energy = squares[some][:, :, None] + squares[batch.own_rows][:, None]
+                energy = (energy * (1 + 4 * self.relative)).baddbmm_(images, own.mT, alpha=-2).clamp_(min=0)
+                gain = 2 * energy.sqrt_() * (1 + 4 * self.relative)
+                parts.append((margins / (gain + 1e-30)).amax(-1))
+        return torch.cat(parts, dim=1)
+
+    def _refine(
+        self, batch: Batch, slack: Tensor, own_scores: Tensor, image: Tensor, chosen: Tensor, enough: Tensor
+    ) -> Float[Tensor, "row"]:
+        """Level 2."""
+        codebook = self.codebook
+        rival = codebook.images[chosen].double()
+        score = (batch.seen[image].double() - rival).square().sum(1) + codebook.offsets[chosen].double()
+        own = codebook.images[batch.own_rows[image]]
+        rounding = double_slack(
+            torch.maximum(score, own_scores.amax(1)[image]), codebook.lowest_offset, codebook.pixels
+        )
+        margins = score[:, None] - own_scores[image] - (slack[image] + rounding)[:, None]
+        duels = Duels(batch.image[image].double(), rival, own, margins)
+        length = (rival.float()[:, None] - own).norm(dim=-1).double()
+        choice = (margins / (length + 1e-30)).argmax(dim=1)
+        return best_mixture(duels, choice, self.norm, codebook.binary, self.channels, enough[image])

@@ -1,0 +1,149 @@
+"""The law: certified radius ≤ brute-force minimum, and equality where the certificate says it is exact."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from absynth.certify import certify
+from absynth.models.cnn import Binarized
+from absynth.norms import NORMS, distance
+
+GREY_EXACT = ("l2", "l1", "linf")
+DIAMETER = {"l2": math.sqrt, "l1": float, "linf": lambda pixels: 1.0, "l0": float}
+
+
+def expected(truth: float, norm: str, pixels: int) -> float:
+    """The largest radius that may be claimed when the nearest other decision is at distance ``truth``."""
+    return min(truth - 1 if norm == "l0" else truth, DIAMETER[norm](pixels))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("seed", range(4))
+def test_certified_is_at_most_the_exact_minimum(toolbox: Any, norm: str, seed: int) -> None:
+    model = toolbox.random_codebook(seed, classes=3, count=4, pixels=8)
+    images = toolbox.random_images(seed, 6, 2, 4)
+    labels = model(images).argmax(1)
+    oracle = toolbox.oracle(model)
+    result = certify(model, images, labels, norm)
+    for image, label, radius in zip(images.flatten(1).double().numpy(), labels, result.radius, strict=True):
+        assert radius <= expected(oracle.exact(image, int(label), norm), norm, 8) + 1e-6
+
+
+@pytest.mark.parametrize("norm", GREY_EXACT)
+@pytest.mark.parametrize("seed", range(4))
+def test_exact_equals_the_exact_minimum(toolbox: Any, norm: str, seed: int) -> None:
+    model = toolbox.random_codebook(seed, classes=3, count=4, pixels=8)
+    images = toolbox.random_images(seed + 10, 6, 2, 4)
+    labels = model(images).argmax(1)
+    oracle = toolbox.oracle(model)
+    bound = certify(model, images, labels, norm)
+    result = certify(model, images, labels, norm, exact=True)
+    assert result.exact and result.method == "polytope"
+    assert result.gap is not None and result.closed is not None and result.adversarials is not None
+    assert bool((result.radius >= bound.radius).all())
+    for index, image in enumerate(images.flatten(1).double().numpy()):
+        truth = expected(oracle.exact(image, int(labels[index]), norm), norm, 8)
+        assert float(result.radius[index]) <= truth + 1e-7
+        assert float(result.radius[index]) == pytest.approx(truth, abs=1e-3)
+    assert bool(result.closed.all())
+    found = distance(result.adversarials, images, norm)
+    assert torch.allclose(found - result.radius, result.gap)
+    assert bool((model(result.adversarials).argmax(1) != labels).all())
+    assert bool(((result.adversarials >= 0) & (result.adversarials <= 1)).all())
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("seed", range(3))
+def test_no_grid_point_in_the_ball_is_decided_otherwise(toolbox: Any, norm: str, seed: int) -> None:
+    levels = 9
+    model = toolbox.random_codebook(seed + 20, classes=3, count=3, pixels=4)
+    images = toolbox.random_images(seed, 4, 2, 2)
+    labels = model(images).argmax(1)
+    oracle = toolbox.oracle(model)
+    result = certify(model, images, labels, norm, exact=norm != "l0")
+    for image, label, radius in zip(images.flatten(1).double().numpy(), labels, result.radius, strict=True):
+        on_grid = oracle.grid(image, int(label), norm, levels)
+        assert radius <= expected(on_grid, norm, 4) + 1e-9
+        if norm in GREY_EXACT and math.isfinite(on_grid):
+            spacing = {"l2": 2.0, "l1": 4.0, "linf": 1.0}[norm] / (levels - 1)
+            assert radius >= on_grid - 2 * spacing
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("seed", range(4))
+def test_binary_is_at_most_the_brute_force_minimum(toolbox: Any, norm: str, seed: int) -> None:
+    model = toolbox.random_codebook(seed, classes=3, count=4, pixels=8)
+    images = toolbox.random_images(seed, 8, 2, 4)
+    labels = Binarized(model)(images).argmax(1)
+    oracle = toolbox.oracle(model)
+    result = certify(Binarized(model), images, labels, norm, exact=True)
+    assert not result.exact and result.warning is not None
+    for image, label, radius in zip(images.flatten(1).double().numpy(), labels, result.radius, strict=True):
+        assert radius <= expected(oracle.binary(image, int(label), norm), norm, 8) + 1e-12
+
+
+@pytest.mark.parametrize(("norm", "binary"), [("l0", False), ("l0", True), ("linf", True)])
+@pytest.mark.parametrize("seed", range(4))
+def test_one_own_prototype_makes_the_bound_exact(toolbox: Any, norm: str, binary: bool, seed: int) -> None:
+    model = toolbox.random_codebook(seed + 40, classes=4, count=1, pixels=8, offset=0.0)
+    images = toolbox.random_images(seed, 6, 2, 4)
+    classifier = Binarized(model) if binary else model
+    labels = classifier(images).argmax(1)
+    oracle = toolbox.oracle(model)
+    result = certify(classifier, images, labels, norm)
+    for image, label, radius in zip(images.flatten(1).double().numpy(), labels, result.radius, strict=True):
+        find = oracle.binary if binary else oracle.exact
+        arguments = (image, int(label), norm)
+        assert float(radius) == pytest.approx(max(expected(find(*arguments), norm, 8), 0), abs=1e-9)
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 10_000),
+    norm=st.sampled_from(NORMS),
+    binary=st.booleans(),
+    kind=st.sampled_from(["random", "duplicate", "prototype", "corner", "absent", "offsets"]),
+)
+def test_soundness_on_awkward_codebooks(toolbox: Any, seed: int, norm: str, binary: bool, kind: str) -> None:
+    model = toolbox.random_codebook(
+        seed, classes=3, count=3, pixels=6, offset=40.0 if kind == "offsets" else 0.3
+    )
+    images = toolbox.random_images(seed, 3, 2, 3)
+    if kind == "duplicate":
+        model.prototype_images[1, 0] = model.prototype_images[0, 1]
+        model.prototype_offsets[1, 0] = model.prototype_offsets[0, 1]
+    if kind in ("prototype", "duplicate"):
+        images[0] = model.prototype_images[0, 1].view(1, 2, 3)
+    if kind == "corner":
+        images = images.round()
+    if kind == "absent":
+        model.prototype_offsets[0, 1:] = torch.inf
+        model.prototype_offsets[2] = torch.inf
+    model.index()
+    classifier = Binarized(model) if binary else model
+    labels = classifier(images).argmax(1)
+    oracle = toolbox.oracle(model)
+    result = certify(classifier, images, labels, norm)
+    for image, label, radius in zip(images.flatten(1).double().numpy(), labels, result.radius, strict=True):
+        arguments = (image, int(label), norm)
+        truth = oracle.binary(*arguments) if binary else oracle.exact(*arguments)
+        assert radius <= max(expected(truth, norm, 6), 0) + 1e-6
+        assert radius >= 0
+
+
+def test_oracles_agree_with_each_other(toolbox: Any) -> None:
+    model = toolbox.random_codebook(7, classes=2, count=2, pixels=4)
+    oracle = toolbox.oracle(model)
+    image = np.array([0.2, 0.9, 0.5, 0.0])
+    label = int(oracle.scores(image[None]).argmin())
+    for norm in NORMS:
+        exact, on_grid = oracle.exact(image, label, norm), oracle.grid(image, label, norm, 17)
+        assert exact <= on_grid + 1e-9
+        assert on_grid <= exact + (0 if norm == "l0" else 0.3)
