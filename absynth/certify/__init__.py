@@ -1,6 +1,21 @@
 """Certificates: proven lower bounds on how far an image can change before a decision does."""
 
+import sys
+from types import ModuleType
+from typing import Any
+
 from absynth.certify.certificate import Certificate, certify
 from absynth.certify.summary import SIZES, Summary, certified_accuracy, summarise
 
 __all__ = ["SIZES", "Certificate", "Summary", "certified_accuracy", "certify", "summarise"]
+
+
+class _CallableModule(ModuleType):
+    """Lets ``absynth.certify`` be both this package and the function in it, whichever is imported first."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Certificate:
+        """Calls :func:`certify`."""
+        return certify(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _CallableModule

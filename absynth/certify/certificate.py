@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from absynth.certify.arguments import check_images, check_labels
 from absynth.certify.codebook import find_prototypes, read_codebook
 from absynth.certify.exact import Solver
-from absynth.certify.growth import LEVELS, growth_within, reach
+from absynth.certify.growth import LEVELS, diameter, growth_within, reach
 from absynth.certify.halfspace import whole
 from absynth.certify.paper import WARNING, paper_certificate
 from absynth.certify.search import Batch, Search, exact_scores, scan
@@ -50,10 +50,11 @@ class Certificate:
     """What is proven of a model's decisions: lower bounds on their robustness.
 
     For every image i and every x' in [0, 1] with ‖x' − image_i‖ ≤ ``radius[i]``, the closed ball, the
-    decision of the model's own float32 forward pass is ``prediction[i]``, which is the label. For L0 the radius
-    is a number of pixels: no change of that many or fewer changes the decision. Nothing is claimed beyond the
-    radius, and nothing at all where it is 0: there the prediction is not the label, or the margin is too small
-    to be told from a tie. No radius exceeds the diameter of the box, as no two images are further apart.
+    decision of the model's own float32 forward pass is ``prediction[i]``, which is the label. For L0 the
+    radius is a number of pixels: no change of that many or fewer changes the decision. Nothing is claimed
+    beyond the radius, and nothing at all where it is 0: there the prediction is not the label, or the margin
+    is too small to be told from a tie. No radius exceeds the diameter of the box, as no two images are
+    further apart.
 
     Attributes:
         norm: Which norm the radius is measured in.
@@ -93,8 +94,8 @@ class _Found(NamedTuple):
 @torch.no_grad()
 def certify(
     model: nn.Module,
-    images: Images,
-    labels: Labels,
+    images: Tensor,
+    labels: Tensor,
     norm: str = "l2",
     exact: bool = False,
     batch_size: int = 64,
@@ -108,7 +109,7 @@ def certify(
     Args:
         model: The classifier.
         images: Shape (batch, channel, height, width), float32 in [0, 1].
-        labels: The true classes.
+        labels: The true classes, int64 of shape (batch,).
         norm: ``"l2"``, ``"l1"``, ``"linf"`` or ``"l0"``.
         exact: Also find the smallest adversarials, which shows how tight the radii are. For L0, and behind
             the threshold, that is a combinatorial problem: the answer is then the bound, with a warning and
@@ -213,7 +214,8 @@ def _certify_class(search: Search, solver: Solver | None, images: Float[Tensor, 
     if solver is None:
         return _Found(radius, gap, adversarials)
     own = codebook.images[batch.own_rows[:, 0]].double()
-    within = SOLVED_WITHIN * radius + 0.01
+    largest = diameter(search.norm, codebook.pixels, search.channels)
+    within = (SOLVED_WITHIN * radius + 0.01).clamp(max=largest)
     slack = codebook.slack(search.label, own_score + growth_within(images.double(), own, within, search.norm))
     for row in range(len(images)):
         this = torch.tensor([row], device=images.device)
@@ -229,7 +231,6 @@ def _bound(search: Search, batch: Batch, own_score: Float[Tensor, "batch"]) -> F
     """The pairwise radius, with no more slack for rounding than a ball of its size needs."""
     codebook, norm = search.codebook, search.norm
     pixels, channels = codebook.pixels, search.channels
-    diameter = {"l2": pixels**0.5, "l1": float(pixels), "linf": 1.0, "l0": float(pixels // channels)}[norm]
     radius = torch.zeros_like(own_score)
     pending = torch.arange(len(radius), device=radius.device)
     for growth in (*(level for level in LEVELS if level < pixels), float(pixels)):
@@ -239,7 +240,8 @@ def _bound(search: Search, batch: Batch, own_score: Float[Tensor, "batch"]) -> F
         bound = (distance - 1).clamp(min=0) if norm == "l0" else distance * STRICTLY
         own = codebook.images[batch.own_rows[:, 0]].double()
         limit = reach(image, own, growth, norm, codebook.binary, channels)
-        radius[pending] = torch.maximum(radius[pending], bound.minimum(limit)).clamp(max=diameter)
+        largest = torch.maximum(radius[pending], bound.minimum(limit))
+        radius[pending] = largest.clamp(max=diameter(norm, pixels, channels))
         cut = (bound > limit).nonzero()[:, 0]
         if len(cut) == 0:
             break

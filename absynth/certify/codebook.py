@@ -82,7 +82,7 @@ ROUNDED_UP = 1 + 2.0**-20
 
 
 def find_prototypes(model: nn.Module) -> tuple[PrototypeClassifier, bool] | None:
-    """The prototype classifier in ``model`` and whether it stands behind a threshold; None if there is none."""
+    """The prototype classifier in ``model`` and whether it is behind a threshold; None if there is none."""
     binary = False
     while isinstance(model, Binarized):
         model, binary = model.model, True

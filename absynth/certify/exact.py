@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from absynth.certify.growth import diameter
 from absynth.certify.halfspace import crossing
 from absynth.certify.polytope import project
 from absynth.certify.rounding import double_slack
@@ -62,8 +63,7 @@ class Solver:
         own = search.codebook.own(search.label)
         self.own_rows = torch.arange(own.start, own.stop, device=search.codebook.images.device)
         self.own = search.codebook.images[own].cpu().numpy()
-        pixels = search.codebook.pixels
-        self.diameter = {"l2": pixels**0.5, "l1": float(pixels), "linf": 1.0}[search.norm]
+        self.diameter = diameter(search.norm, search.codebook.pixels, search.channels)
 
     def solve(self, batch: Batch, slack: Float[Tensor, "1"], known: float) -> Solution:
         """The exact radius of an image, up to the slack and the tolerances.

@@ -7,6 +7,8 @@ certified ball, s_y(x') ≤ s_p0(x') = s_p0(x) + growth. Moving a pixel by d fro
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,6 +20,11 @@ LEVELS = (64.0, 256.0)
 
 ROUNDED_DOWN = 1 - 1e-9
 """Far more than float64 loses here."""
+
+
+def diameter(norm: Norm, pixels: int, channels: int) -> float:
+    """The largest distance between two images, which no radius needs to exceed."""
+    return {"l2": math.sqrt(pixels), "l1": float(pixels), "linf": 1.0, "l0": float(pixels // channels)}[norm]
 
 
 def reach(

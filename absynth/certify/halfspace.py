@@ -200,9 +200,9 @@ def crossing(
     else:
         root = first_crossing(slopes.square() if norm == "l2" else slopes, gains, target)
         reach = root[..., None] * slopes if norm == "l2" else root[..., None]
-        moved = torch.where(root.isinf()[..., None], rooms, torch.minimum(reach, rooms)) * (slopes > 0)
-        cost = torch.where(root.isinf(), root, moved.norm(dim=-1)) if norm == "l2" else root
-    return Crossing(round_down(cost, pixels + 8), moved.copysign(gradient))
+        moved = torch.where(root.isinf()[..., None], rooms, torch.minimum(reach, rooms))
+        cost = torch.where(root.isinf(), root, (moved * (slopes > 0)).norm(dim=-1)) if norm == "l2" else root
+    return Crossing(round_down(cost, pixels + 8), (moved * (slopes > 0)).copysign(gradient))
 
 
 def _flips(gains: Tensor, costs: Tensor, rooms: Tensor, target: Tensor, norm: Norm) -> Crossing:

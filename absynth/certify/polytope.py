@@ -45,7 +45,7 @@ class Projection(NamedTuple):
 
     Attributes:
         rows: Own prototypes whose constraints were used.
-        weights: Their multipliers μ ≥ 0, not all zero.
+        weights: Their multipliers μ ≥ 0, not all zero: where no multiplier is needed the first one is 1.
         step: δ; None if the constraints were found to leave no point.
     """
 
@@ -152,16 +152,20 @@ def project(
         margins: s_q(x) − s_k(x) of each.
         norm: ``"l2"``, ``"l1"`` or ``"linf"``.
         start: The own prototype to begin with.
-        limit: L2 distance beyond which the point is of no interest.
+        limit: Under L2, the distance beyond which the point is of no interest.
     """
     low, high = -image, 1 - image
     rows = np.array([start])
     for _ in range(CUTS):
         gradients, wanted = 2 * (rival - own[rows].astype(np.float64)), margins[rows]
-        solved = None if norm == "l2" else linear_program(gradients, wanted, low, high, norm)
-        weights, step = solved or dual_ascent(gradients, wanted, low, high, limit)
-        if norm != "l2" and solved is None:
-            return Projection(rows, weights, None)
+        if norm == "l2":
+            weights, step = dual_ascent(gradients, wanted, low, high, limit)
+        elif solved := linear_program(gradients, wanted, low, high, norm):
+            weights, step = solved
+        else:
+            # Multipliers that put the point outside the box prove that there is none.
+            weights, _ = dual_ascent(gradients, wanted, low, high, 2 * len(image) ** 0.5)
+            return Projection(rows, _not_all_zero(weights), None)
         behind = margins - 2 * (rival @ step - own @ step.astype(np.float32))
         behind[rows] = -np.inf
         worst = np.argpartition(-behind, min(ADDED, len(behind) - 1))[:ADDED]
@@ -169,4 +173,8 @@ def project(
         if len(worst) == 0 or (norm == "l2" and np.linalg.norm(step) > limit):
             break
         rows = np.concatenate([rows, worst])
-    return Projection(rows, weights, step)
+    return Projection(rows, _not_all_zero(weights), step)
+
+
+def _not_all_zero(weights: Array) -> Array:
+    return weights if weights.any() else np.eye(1, len(weights))[0]

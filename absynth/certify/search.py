@@ -42,6 +42,9 @@ AT_ONCE = 4
 ELEMENTS = 2**24
 """Numbers in one temporary tensor of level 1 (64 MiB)."""
 
+SLIGHTLY_MORE = 1 + 2.0**-20
+"""Rounds the forward's slack up by more than float32 can lose of it."""
+
 REFINED_AT_ONCE = 256
 """Rivals of one image taken to level 2 together where all within a distance are wanted."""
 
@@ -80,9 +83,11 @@ class Batch:
 def prune_slack(codebook: Codebook) -> Float[Tensor, "entry"]:
     """How much each float32 score may be off in :func:`scan`: what pruning has to allow for.
 
-    Twice the error of the model's own scores, because the energies have been shifted and rounded once more.
+    A score that is added up in any order takes pixels + 3 roundings. Here the energies are shifted by this
+    slack (twice for the own prototypes), the slack of the forward is added, and two scores are subtracted,
+    five roundings more at the most: fewer than 3 (pixels + 3) in all.
     """
-    return 2 * codebook.errors
+    return 3 * codebook.errors
 
 
 def scan(codebook: Codebook, image: Float[Tensor, "batch pixel"], label: int) -> Batch:
@@ -184,8 +189,8 @@ class Search:
 
     def _margins(self, batch: Batch, slack: Tensor) -> Float[Tensor, "batch entry"]:
         """Lower bounds on s_q − s_p0 less the slack, in float32; negative ones become 0."""
-        high = batch.own_high[:, 0].double() + slack
-        return (batch.rival_low - (high + self.relative * high.abs()).float()[:, None]).clamp_(min=0)
+        high = (batch.own_high[:, 0].double() + slack * SLIGHTLY_MORE).float()
+        return (batch.rival_low - high[:, None]).clamp_(min=0)
 
     def _first_bounds(self, batch: Batch, slack: Tensor) -> Float[Tensor, "batch entry"]:
         """Level 0."""
@@ -270,8 +275,7 @@ class Search:
         parts = []
         width = max(1, ELEMENTS // (len(rivals) * self.codebook.pixels))
         own = self.codebook.images[batch.own_rows]
-        high = batch.own_high.double() + slack[:, None]
-        high = (high + self.relative * high.abs()).float()
+        high = (batch.own_high.double() + slack[:, None] * SLIGHTLY_MORE).float()
         for some in rivals.split(width, dim=1):
             images = self.codebook.images[some]
             margins = (batch.rival_low.gather(1, some)[:, :, None] - high[:, None]).clamp_(min=0)

@@ -35,6 +35,7 @@ def summarize(distances: Float[Tensor, "images"], threshold: float) -> AttackSum
 
     An even number of images has the mean of the middle two as median.
 
+    >>> import torch
     >>> summarize(torch.tensor([0.0, 1.0, 2.0, torch.inf]), 1.5).median
     1.5
     """

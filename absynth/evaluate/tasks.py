@@ -96,9 +96,9 @@ PRESETS: dict[str, Preset] = {
         models=MODELS,
         suite="quick",
         attacks={
-            "l2": ("fgm", "deepfool", "ddn", "boundary"),
-            "linf": ("fgsm", "bim", "mim"),
-            "l0": ("salt-and-pepper", "pointwise"),
+            "l2": ("ddn",),
+            "linf": ("bim",),
+            "l0": ("pointwise",),
         },
         images=20,
         clean_images=1000,

@@ -15,7 +15,7 @@ from absynth.models.prototypes import PrototypeClassifier
 from absynth.models.vae import Decoder
 
 LEAST_LIKELY_DROPPED = 0.1
-DECODED_AT_ONCE = 2000
+DECODED_AT_ONCE = 500
 
 
 def draw_latents(count: int, latents: int = 8, seed: int = 0) -> Float[Tensor, "1 prototype latent"]:

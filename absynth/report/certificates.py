@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from absynth.certify.paper import WARNING
 from absynth.certify.summary import SIZES, certified_accuracy
 from absynth.errors import AbsynthError
 from absynth.evaluate.certification import CertificateRecord, radii
@@ -27,9 +28,9 @@ def certificate_tables(records: Sequence[CertificateRecord], title: str) -> list
     for norm in _norms(records):
         radius = radii(records, norm)
         method = next(record.method for record in records if record.norm == norm)
+        caution = f". {WARNING}" if method == "paper" else ""
         table = Table(
-            title=f"{title}: {NAMES[norm]} radii",
-            caption=f"{len(radius)} images, method '{method}'",
+            title=f"{title}: {NAMES[norm]} radii", caption=f"{len(radius)} images, method '{method}'{caution}"
         )
         cells = {"mean": f"{float(radius.mean()):.3f}", "median": f"{float(radius.quantile(0.5)):.3f}"}
         cells |= {f"at {size:g}": f"{certified_accuracy(radius, size):.1%}" for size in SIZES[norm]}

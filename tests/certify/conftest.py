@@ -153,7 +153,7 @@ def _feasible(matrix: Array, wanted: Array, low: Array, high: Array) -> bool:
 
 
 def _least_squares(matrix: Array, wanted: Array, low: Array, high: Array) -> float:
-    """min ‖δ‖ over A δ ≥ b in the box, the best of a few starts."""
+    """The smallest ‖δ‖ with A δ ≥ b in the box, the best of a few starts."""
     best = math.inf
     for start in (np.zeros_like(low), (low + high) / 2):
         result = minimize(

@@ -1,0 +1,181 @@
+"""What goes in and what comes out of ``certify``."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from absynth.certify import SIZES, certified_accuracy, certify, summarise
+from absynth.certify.paper import paper_bound
+from absynth.errors import AbsynthError
+from absynth.models.cnn import CNN, Binarized
+from absynth.models.prototypes import NearestNeighbour
+from absynth.norms import NORMS
+from absynth.progress import Progress
+
+
+@pytest.fixture
+def model(toolbox: Any) -> Any:
+    return toolbox.random_codebook(0, classes=3, count=4, pixels=8)
+
+
+@pytest.fixture
+def images(toolbox: Any) -> Any:
+    return toolbox.random_images(0, 5, 2, 4)
+
+
+def test_bad_arguments_are_told_in_a_sentence(model: Any, images: Tensor) -> None:
+    labels = model(images).argmax(1)
+    nan, outside = images.clone(), images.clone()
+    nan[0, 0, 0, 0] = torch.nan
+    outside[0, 0, 0, 0] = 1.01
+    for arguments, words in (
+        ((nan, labels), "NaN"),
+        ((outside, labels), "outside"),
+        ((images.double(), labels), "float32"),
+        ((images[:, :, :1], labels), "4 pixels"),
+        ((images[0], labels), "shape"),
+        ((images[:0], labels[:0]), "at least one"),
+        ((images, labels[:2]), "one int64 label"),
+        ((images, labels.int()), "one int64 label"),
+        ((images, labels + 3), "0 to 2"),
+        ((images, labels - 3), "0 to 2"),
+        ((images, labels, "l3"), "no norm"),
+    ):
+        with pytest.raises(AbsynthError, match=words):
+            certify(model, *arguments)
+
+
+def test_models_that_cannot_be_certified(toolbox: Any, images: Tensor) -> None:
+    digits, labels = torch.rand(2, 1, 28, 28), torch.zeros(2, dtype=torch.int64)
+    for classifier in (CNN().eval(), Binarized(CNN().eval())):
+        with pytest.raises(AbsynthError, match="cannot be certified"):
+            certify(classifier, digits, labels)
+    for broken, words in (
+        (toolbox.codebook(torch.full((2, 1, 8), 1.5), torch.zeros(2, 1)), "outside"),
+        (toolbox.codebook(torch.zeros(2, 1, 8), torch.full((2, 1), torch.nan)), "finite"),
+        (toolbox.codebook(torch.zeros(2, 1, 8), torch.full((2, 1), torch.inf)), "no prototypes"),
+        (toolbox.random_codebook(0, 2, 1, 8).double(), "float32"),
+    ):
+        with pytest.raises(AbsynthError, match=words):
+            certify(broken, images, torch.zeros(5, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_wrong_label_and_ties_have_radius_zero(toolbox: Any, norm: str, binary: bool) -> None:
+    model = toolbox.random_codebook(1, classes=3, count=3, pixels=8)
+    model.prototype_images[1, 0] = model.prototype_images[0, 0].round()
+    model.prototype_images[0, 0] = model.prototype_images[1, 0]
+    model.prototype_offsets[:2, 0] = -1.0
+    model.index()
+    images = model.prototype_images[0, 0].view(1, 1, 2, 4).repeat(2, 1, 1, 1)
+    classifier = Binarized(model) if binary else model
+    result = certify(classifier, images, torch.tensor([0, 2]), norm, exact=True)
+    assert result.prediction.tolist() == [0, 0]
+    assert result.radius.tolist() == [0, 0]
+    if result.exact:
+        assert result.closed is not None and result.adversarials is not None
+        assert torch.equal(result.adversarials[1], images[1])
+        assert bool(result.closed[1])
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_an_image_equal_to_a_lone_prototype(toolbox: Any, norm: str) -> None:
+    images = torch.zeros(2, 1, 8)
+    images[1] = 1
+    model = toolbox.codebook(images, torch.zeros(2, 1))
+    result = certify(model, images[:1].view(1, 1, 2, 4), torch.tensor([0]), norm)
+    # The bisector of black and white: ½ in every pixel, or four of the eight pixels all the way.
+    truth = {"l2": 2**0.5, "l1": 4.0, "linf": 0.5, "l0": 3.0}[norm]
+    assert float(result.radius) == pytest.approx(truth, rel=1e-4)
+    assert float(result.radius) <= truth
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("norm", NORMS)
+def test_without_a_rival_the_radius_is_the_diameter(toolbox: Any, norm: str, exact: bool) -> None:
+    model = toolbox.random_codebook(0, classes=2, count=2, pixels=8)
+    model.prototype_offsets[1] = torch.inf
+    model.index()
+    images = toolbox.random_images(3, 2, 2, 4)
+    result = certify(model, images, torch.zeros(2, dtype=torch.int64), norm, exact=exact)
+    assert result.radius.tolist() == pytest.approx([{"l2": 8**0.5, "l1": 8, "linf": 1, "l0": 8}[norm]] * 2)
+    if result.exact:
+        assert result.gap is not None and result.gap.tolist() == [0, 0]
+
+
+def test_nearest_neighbour_with_ragged_classes_and_channels(toolbox: Any) -> None:
+    images = toolbox.random_images(5, 12, 2, 6).view(12, 3, 2, 2)
+    labels = torch.tensor([0] * 6 + [1] * 5 + [2])
+    model = NearestNeighbour(images, labels)
+    radii = {norm: certify(model, images, labels, norm).radius for norm in NORMS}
+    assert bool((radii["l2"] > 0).any())
+    assert bool((radii["l0"] <= 4).all())
+    assert bool((radii["linf"] <= radii["l2"] + 1e-9).all())
+    assert bool((radii["l2"] <= radii["l1"] + 1e-9).all())
+
+
+def test_results_do_not_depend_on_the_batches(model: Any, toolbox: Any, progress: Progress) -> None:
+    images = toolbox.random_images(8, 11, 2, 4)
+    labels = model(images).argmax(1)
+    whole = certify(model, images, labels, "linf", exact=True)
+    parts = certify(model, images, labels, "linf", exact=True, batch_size=2, progress=progress)
+    assert torch.allclose(whole.radius, parts.radius)
+    assert progress.tasks[0].completed == 11
+
+
+def test_summary(model: Any, toolbox: Any) -> None:
+    images = toolbox.random_images(8, 9, 2, 4)
+    labels = torch.zeros(9, dtype=torch.int64)
+    result = certify(model, images, labels, "l2", exact=True)
+    figures = summarise(result, labels)
+    correct = result.prediction == labels
+    assert figures.images == 9 and figures.accuracy == pytest.approx(float(correct.double().mean()))
+    assert figures.mean == pytest.approx(float(result.radius.mean())) and figures.closed == 1
+    assert tuple(figures.certified) == SIZES["l2"]
+    assert summarise(result, labels, [1e-9]).certified[1e-9] <= figures.accuracy
+    assert certified_accuracy(torch.tensor([0.0, 1.0, 2.0, 3.0]).double(), 2.0) == 0.5
+    with pytest.raises(AbsynthError, match="above 0"):
+        certified_accuracy(result.radius, 0.0)
+
+
+class Inferring(nn.Module):
+    """A stand-in for continuous ABS."""
+
+    def __init__(self, distances: bool) -> None:
+        super().__init__()
+        if distances:
+            self.distances = lambda images: self.infer(images).errors / 2
+
+    def infer(self, images: Tensor) -> Any:
+        reconstructions = torch.stack([torch.zeros_like(images), torch.ones_like(images)], dim=1)
+        errors = (images[:, None] - reconstructions).flatten(2).norm(dim=2)
+        losses = errors.square() + 0.1
+        return SimpleNamespace(losses=losses, logits=-losses, reconstructions=reconstructions, errors=errors)
+
+
+@pytest.mark.parametrize("distances", [False, True])
+def test_paper_estimate(distances: bool) -> None:
+    images = torch.full((3, 1, 2, 2), 0.1)
+    images[2] = 0.9
+    result = certify(Inferring(distances).eval(), images, torch.tensor([0, 1, 1]), batch_size=2)
+    assert result.method == "paper" and not result.exact
+    assert result.warning is not None and "not a proof" in result.warning
+    own, other = 0.2, 1.8 / (2 if distances else 1)
+    expected = max(0.0, (other**2 - own**2 - 0.1) / (2 * (own + other)))
+    assert result.radius.tolist() == pytest.approx([expected, 0, expected], rel=1e-5)
+    with pytest.raises(AbsynthError, match="is for l2"):
+        certify(Inferring(distances), images, torch.tensor([0, 1, 1]), "l1")
+    with pytest.raises(AbsynthError, match="0 to 1"):
+        certify(Inferring(distances), images, torch.tensor([0, 1, 2]))
+
+
+def test_paper_bound_is_zero_where_a_rival_is_nearer() -> None:
+    labels = torch.tensor([0])
+    losses, distances = torch.tensor([[4.0, 1.0, 9.0]]), torch.tensor([[2.0, 1.0, 3.0]])
+    assert paper_bound(losses, distances, torch.tensor([2.0]), labels).tolist() == [0.0]

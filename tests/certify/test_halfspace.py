@@ -1,0 +1,160 @@
+"""The closed forms for one pair of prototypes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linprog
+from torch import Tensor
+
+from absynth.certify.halfspace import binary_image, crossing, greedy, halfspace_distance, largest_gain
+from absynth.norms import NORMS
+
+ROWS = 40
+
+
+def pairs(seed: int, pixels: int = 6) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients, margins and images, with zeros, ties and unreachable margins among them."""
+    generator = torch.Generator().manual_seed(seed)
+    gradient = 4 * torch.rand(ROWS, pixels, generator=generator).double() - 2
+    gradient[::5] = gradient[::5].round()
+    image = torch.rand(ROWS, pixels, generator=generator).double()
+    image[::3] = (2 * image[::3]).round() / 2
+    margin = 6 * torch.rand(ROWS, generator=generator).double() - 0.5
+    return gradient, margin, image
+
+
+def size_of(step: Tensor, norm: str) -> Tensor:
+    if norm == "l0":
+        return (step != 0).sum(-1).double()
+    return torch.linalg.vector_norm(step, ord={"l2": 2, "l1": 1, "linf": torch.inf}[norm], dim=-1)
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1", "linf"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_step_reaches_the_half_space_at_the_distance(norm: str, seed: int) -> None:
+    gradient, margin, image = pairs(seed)
+    distance, step = crossing(gradient, margin, image, norm)
+    reachable = distance.isfinite()
+    assert 0 < int(reachable.sum()) < ROWS
+    moved = image + step
+    assert bool(((moved > -1e-12) & (moved < 1 + 1e-12)).all())
+    gained = (gradient * step).sum(-1)[reachable]
+    wanted = margin[reachable].clamp(min=0)
+    assert torch.allclose(gained, wanted, atol=1e-9)
+    assert torch.allclose(size_of(step, norm)[reachable], distance[reachable], atol=1e-9)
+    most = torch.where(gradient > 0, gradient * (1 - image), -gradient * image).sum(-1)
+    assert bool((most[~reachable] <= margin[~reachable]).all())
+
+
+@pytest.mark.parametrize("norm", ["l1", "linf"])
+def test_distance_agrees_with_linear_programming(norm: str) -> None:
+    gradient, margin, image = pairs(3, pixels=5)
+    pixels = 5
+    for row, distance in enumerate(halfspace_distance(gradient, margin, image, norm).tolist()):
+        direction, start = gradient[row].numpy(), image[row].numpy()
+        spread = np.eye(pixels) if norm == "l1" else np.ones((pixels, 1))
+        slots = spread.shape[1]
+        identity = np.eye(pixels)
+        result = linprog(
+            np.concatenate([np.zeros(pixels), np.ones(slots)]),
+            A_ub=np.block([[-direction, np.zeros(slots)], [identity, -spread], [-identity, -spread]]),
+            b_ub=np.concatenate([[-float(margin[row])], np.zeros(2 * pixels)]),
+            bounds=[*zip(-start, 1 - start, strict=True), *[(0, None)] * slots],
+        )
+        assert distance == pytest.approx(result.fun if result.status == 0 else math.inf, abs=1e-7)
+
+
+def test_l0_distance_is_the_smallest_sufficient_set() -> None:
+    gradient, margin, image = pairs(4)
+    gains = torch.where(gradient > 0, gradient * (1 - image), -gradient * image)
+    for row, distance in enumerate(halfspace_distance(gradient, margin, image, "l0").tolist()):
+        sizes = [
+            count
+            for count in range(7)
+            for chosen in itertools.combinations(range(6), count)
+            if float(gains[row, list(chosen)].sum()) >= float(margin[row])
+        ]
+        assert distance == min(sizes, default=math.inf)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("seed", range(3))
+def test_binary_distance_is_at_most_the_cheapest_flips(norm: str, seed: int) -> None:
+    gradient, margin, image = pairs(seed)
+    seen = binary_image(image)
+    distances = halfspace_distance(gradient, margin, image, norm, binary=True)
+    for row, distance in enumerate(distances.tolist()):
+        sizes = []
+        for flips in itertools.product((0, 1), repeat=6):
+            flipped = torch.tensor(flips, dtype=torch.float64)
+            step = flipped * (1 - 2 * seen[row])
+            if float((gradient[row] * step).sum()) >= float(margin[row]):
+                cost = flipped if norm == "l0" else flipped * (image[row] - 0.5).abs()
+                sizes.append(float(size_of(cost, norm)))
+        truth = min(sizes, default=math.inf)
+        assert distance <= truth
+        if norm in ("l0", "linf"):
+            assert distance == pytest.approx(truth, abs=1e-12)
+        else:
+            assert math.isinf(distance) == math.isinf(truth)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("norm", NORMS)
+def test_largest_gain_is_the_inverse_of_the_distance(norm: str, binary: bool) -> None:
+    gradient, margin, image = pairs(5)
+    distances = halfspace_distance(gradient, margin, image, norm, binary)
+    for row in ((distances > 0) & distances.isfinite()).nonzero()[:, 0].tolist():
+        arguments = (gradient[row], float(distances[row]), image[row], norm, binary)
+        nearly = float(distances[row]) - (1 if norm == "l0" else 1e-6)
+        slightly = float(distances[row]) * (1 + 1e-9)
+        assert float(largest_gain(arguments[0], slightly, *arguments[2:])) >= float(margin[row]) - 1e-6
+        assert float(largest_gain(arguments[0], nearly, *arguments[2:])) < float(margin[row])
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_float32_stays_below_float64(norm: str) -> None:
+    gradient, margin, image = pairs(6)
+    exact = crossing(gradient, margin, image, norm).distance
+    single = crossing(gradient.float(), margin.float() * (1 - 1e-6), image.float(), norm).distance.double()
+    finite = exact.isfinite()
+    assert bool((single[finite] <= exact[finite] * (1 + 1e-6)).all())
+    assert torch.allclose(single[finite], exact[finite], rtol=1e-4, atol=1e-4)
+
+
+def test_l0_counts_a_pixel_once_for_all_its_channels() -> None:
+    gradient, image = torch.full((6,), 1.0).double(), torch.zeros(6).double()
+    margin = torch.tensor(2.5).double()
+    assert float(halfspace_distance(gradient, margin, image, "l0")) == 3
+    assert float(halfspace_distance(gradient, margin, image, "l0", channels=3)) == 1
+    assert float(largest_gain(gradient, 1, image, "l0", channels=3)) == 3
+
+
+def test_a_pixel_at_the_threshold_flips_for_nothing() -> None:
+    gradient, image = torch.tensor([2.0, 2.0]).double(), torch.tensor([0.5, 0.0]).double()
+    for norm, distance in (("l1", 0.25), ("l2", math.sqrt(0.125)), ("linf", 0.5), ("l0", 2.0)):
+        found = halfspace_distance(gradient, torch.tensor(3.0).double(), image, norm, binary=True)
+        assert float(found) == pytest.approx(distance)
+        nothing = halfspace_distance(gradient, torch.tensor(1.0).double(), image, norm, binary=True)
+        assert float(nothing) == (1.0 if norm == "l0" else 0.0)
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 10_000), pixels=st.integers(1, 200))
+def test_greedy_spends_what_it_says(seed: int, pixels: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    slopes, caps = torch.rand(2, 3, pixels, generator=generator).double()
+    target = torch.rand(3, generator=generator).double() * (slopes * caps).sum(-1)
+    target[0] = (slopes * caps)[0].sum() * 1.5
+    cost, spent = greedy(slopes, caps, target)
+    assert math.isinf(float(cost[0]))
+    assert bool(((spent >= 0) & (spent <= caps)).all())
+    assert torch.allclose((slopes * spent).sum(-1)[1:], target[1:])
+    assert torch.allclose(spent.sum(-1)[1:], cost[1:])
