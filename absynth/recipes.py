@@ -335,7 +335,12 @@ def posterior_latents(
         images: Training images of that class.
         count: How many latents.
         generator: Source of the order of the images and of the draws.
+
+    Raises:
+        AbsynthError: If there are no images.
     """
+    if len(images) == 0:
+        raise AbsynthError("A class has no training images to take latents from; every class needs some.")
     order = torch.randperm(len(images), generator=generator)
     mean, log_variance = (
         torch.cat(parts)
@@ -372,7 +377,7 @@ def train_codebook_abs(
         progress: Where to show the encoding.
 
     Raises:
-        AbsynthError: If the base is no ABS.
+        AbsynthError: If the base is no ABS, or a class of it has no images.
     """
     vaes = read_vaes(base)
     generator = torch.Generator().manual_seed(seed)

@@ -98,7 +98,7 @@ PRESETS: dict[str, Preset] = {
         attacks={
             "l2": ("ddn",),
             "linf": ("bim",),
-            "l0": ("pointwise",),
+            "l0": ("fmn",),
         },
         images=20,
         clean_images=1000,

@@ -58,7 +58,7 @@ def no_forward_slack(self: Codebook, label: int, own_score: Tensor) -> Tensor:
 def large_offsets(toolbox: Any) -> Any:
     """Prototypes whose float32 scores are off by up to 1/16, because their offsets are 2²⁰.
 
-    From the black image the rival of norm² 0.07 is nearer (0.132) than the one of norm² 0.16 (0.2). In float32
+    From the black image the rival of norm² 0.07 is nearer (0.132) than that of norm² 0.16 (0.2). In float32
     the first one's score rounds up to 0.125 more than the own one's, which puts it at 0.236.
     """
     images = torch.zeros(3, 1, 2)

@@ -1,0 +1,77 @@
+"""Codebooks of the latents that explain training images."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from absynth import recipes
+from absynth.errors import AbsynthError
+from absynth.inference import CodebookABS
+from absynth.models.cnn import CNN
+from absynth.models.vae import VAE
+from absynth.progress import Progress
+from absynth.recipes import posterior_latents, train, train_codebook_abs
+from absynth.training import TrainingSettings
+from absynth.zoo import load
+
+
+def latents_of(vae: VAE, images: Tensor, count: int, seed: int = 0) -> Tensor:
+    return posterior_latents(vae, images, count, torch.Generator().manual_seed(seed))
+
+
+def test_the_posterior_means_come_first_each_once(make_images: Callable[..., Tensor]) -> None:
+    vae, images = VAE().eval(), make_images(6)
+    mean = vae.encoder(images).mean.detach()
+    latents = latents_of(vae, images, 10)
+    nearest = torch.cdist(latents[:6], mean).min(dim=1)
+    assert nearest.values.max() < 1e-5
+    assert sorted(nearest.indices.tolist()) == list(range(6))
+    assert nearest.indices.tolist() != list(range(6))
+    assert torch.cdist(latents[6:], mean).min() > 1e-2
+    assert torch.cdist(latents_of(vae, images, 4), mean).min(dim=1).values.max() < 1e-5
+    assert torch.equal(latents, latents_of(vae, images, 10))
+    assert not torch.equal(latents, latents_of(vae, images, 10, seed=1))
+
+
+def test_the_rest_are_draws_from_the_posteriors(make_images: Callable[..., Tensor]) -> None:
+    vae, images = VAE().eval(), make_images(1)
+    mean, log_variance = (value.detach()[0] for value in vae.encoder(images))
+    draws = latents_of(vae, images, 20_001)[1:]
+    deviation = (0.5 * log_variance).exp()
+    torch.testing.assert_close(draws.mean(0), mean, rtol=0, atol=0.05 * deviation.max().item())
+    torch.testing.assert_close(draws.std(0), deviation, rtol=0.03, atol=0)
+
+
+def test_codebook_abs_is_built_from_a_trained_abs(
+    tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipes, "CODEBOOK_SIZE", 40)
+    labels = torch.arange(30) % 2
+    images = (0.1 + 0.8 * labels[:, None, None, None]).expand(-1, 1, 28, 28) + 0.1 * torch.rand(30, 1, 28, 28)
+    settings = TrainingSettings(epochs=10, batch_size=5, learning_rate=1e-2, seed=0)
+    base = train("abs", images, labels, settings, out=tmp_path / "abs", command="", progress=progress)
+    given = {"seed": 4, "command": "absynth train codebook-abs", "progress": progress}
+    model = train_codebook_abs(tmp_path / "abs", images, labels, out=tmp_path / "out", **given)
+    loaded = load(tmp_path / "out")
+    assert isinstance(loaded, CodebookABS)
+    assert loaded.latents.shape == (2, 40, 8)
+    torch.testing.assert_close(loaded(images), model(images), rtol=1e-5, atol=1e-4)
+    own = loaded.losses(images)[torch.arange(30), labels]
+    assert own.mean() < base.codebook.losses(images)[torch.arange(30), labels].mean()
+    training = json.loads((tmp_path / "out" / "config.json").read_text())["training"]
+    assert training == {"command": "absynth train codebook-abs", "seed": 4, "images": 30}
+    with pytest.raises(AbsynthError, match="every class needs some"):
+        train_codebook_abs(tmp_path / "abs", images[::2], labels[::2], out=tmp_path / "none", **given)
+
+
+def test_only_an_abs_can_be_its_base(tmp_path: Path, progress: Progress) -> None:
+    CNN(2).save_pretrained(tmp_path)
+    images, labels = torch.rand(4, 1, 28, 28), torch.arange(4) % 2
+    with pytest.raises(AbsynthError, match="no ABS"):
+        train_codebook_abs(
+            tmp_path, images, labels, seed=0, out=tmp_path / "out", command="", progress=progress
+        )
