@@ -6,7 +6,8 @@ by most at the projected point, repeat until none does.
 
 - **L2**: the dual of the projection is max_{μ ≥ 0} Σ μ_k m_k + Σ_i min_{δ_i} (½ δ_i² − a_i δ_i) with
   a = Σ μ_k g_k, whose inner minimum is δ = clip(a, −x, 1 − x). It is concave and piecewise quadratic, and as
-  large as the number of constraints: a projected Newton method takes some ten steps.
+  large as the number of constraints: Newton's method, with a small non-negative least squares problem a step,
+  takes some ten steps.
 - **L1, Linf**: linear programs, solved by HiGHS.
 
 Whatever the solver answers, its multipliers μ only pick a mixture of own prototypes
@@ -21,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.optimize import linprog
+from scipy.optimize import linprog, nnls
 
 from absynth.norms import Norm
 
@@ -79,16 +80,14 @@ def dual_ascent(
     value, pull, step = evaluate(weights)
     for _ in range(NEWTON_STEPS):
         slope = margins - gradients @ step
-        moving = (weights > 0) | (slope > 0)
-        if not moving.any() or np.abs(slope[moving]).max() < 1e-9 or 2 * value > limit * limit:
+        wrong = np.where(weights > 0, np.abs(slope), slope)
+        if wrong.max() < 1e-9 or 2 * value > limit * limit:
             break
-        free = (pull > low) & (pull < high)
-        some = gradients[moving][:, free]
+        some = gradients[:, (pull > low) & (pull < high)]
         curvature = some @ some.T
         # Where every pixel is clipped the dual is linear; the ridge makes the step long but finite.
         curvature[np.diag_indices_from(curvature)] += 1e-9 * (1 + curvature.trace())
-        direction = np.zeros_like(weights)
-        direction[moving] = np.linalg.solve(curvature, slope[moving])
+        direction = _model_maximum(curvature, slope + curvature @ weights) - weights
         for share in (1.0, 0.5, 0.25, 0.1, 0.03, 0.01, 1e-3, 1e-5):
             trial = np.maximum(weights + share * direction, 0)
             better = evaluate(trial)
@@ -99,6 +98,13 @@ def dual_ascent(
         weights = trial
         value, pull, step = better
     return weights, step
+
+
+def _model_maximum(curvature: Array, linear: Array) -> Array:
+    """The w ≥ 0 with the largest linear·w − ½ wᵀ curvature w, as non-negative least squares."""
+    factor = np.linalg.cholesky(curvature)
+    weights: Array = nnls(factor.T, np.linalg.solve(factor, linear), maxiter=100 * len(linear))[0]
+    return weights
 
 
 def linear_program(

@@ -100,7 +100,7 @@ PRESETS: dict[str, Preset] = {
             "linf": ("bim",),
             "l0": ("fmn",),
         },
-        images=20,
+        images=10,
         clean_images=1000,
     ),
 }
