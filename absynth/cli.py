@@ -48,8 +48,11 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="Of Adam, at the start.")] = None,
     seed: Seed = 0,
     augment: Annotated[
-        bool, typer.Option("--augment", help="Shift, turn and scale every image a little.")
+        bool, typer.Option("--augment", help="Shift, turn, scale or bend images a little.")
     ] = False,
+    emphasis: Annotated[
+        float | None, typer.Option(min=0, help="abs: weight of rare styles; 0 is the paper's plain mean.")
+    ] = None,
     start: Annotated[str | None, typer.Option(help="A trained abs to go on from.")] = None,
     base: Annotated[str, typer.Option(help="The ABS that codebook-abs and binary-abs build on.")] = "abs",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
@@ -65,7 +68,9 @@ def train(
     from absynth.zoo import load, model_folder
 
     derived = model in ("binary-abs", "codebook-abs")
-    settings = None if derived else training_settings(model, epochs, batch_size, learning_rate, seed)
+    settings = (
+        None if derived else (training_settings(model, epochs, batch_size, learning_rate, seed, emphasis))
+    )
     if threads is not None:
         torch.set_num_threads(threads)
     images, labels = load_dataset(data, "train")

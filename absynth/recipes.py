@@ -27,6 +27,7 @@ from absynth.training import (
     TrainingSettings,
     augment,
     cross_entropy,
+    distort,
     fit,
     train_vaes,
 )
@@ -40,7 +41,7 @@ FACTOR_IMAGES = 5000
 """Training images that the class factors of Binary ABS are fitted on."""
 
 DEFAULTS = {
-    "abs": TrainingSettings(epochs=60, batch_size=64, learning_rate=2e-3, seed=0),
+    "abs": TrainingSettings(epochs=120, batch_size=64, learning_rate=2e-3, seed=0, emphasis=2.0),
     "cnn": TrainingSettings(epochs=8, batch_size=128, learning_rate=1e-3, seed=0),
     "binary-cnn": TrainingSettings(epochs=8, batch_size=128, learning_rate=1e-3, seed=0),
 }
@@ -174,9 +175,17 @@ RECIPES: dict[str, Callable[..., tuple[PretrainedModel, dict[str, Any]]]] = {
     "binary-cnn": train_binary_cnn,
 }
 
+PERTURBATIONS: dict[str, Perturbation] = {"abs": distort, "cnn": augment, "binary-cnn": augment}
+"""What augmentation does in each recipe."""
+
 
 def training_settings(
-    name: str, epochs: int | None, batch_size: int | None, learning_rate: float | None, seed: int
+    name: str,
+    epochs: int | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    seed: int,
+    emphasis: float | None = None,
 ) -> TrainingSettings:
     """The default settings of a recipe, with those replaced that are given.
 
@@ -185,7 +194,14 @@ def training_settings(
     """
     if name not in RECIPES:
         raise AbsynthError(f"There is no recipe '{name}'; choose one of {', '.join(RECIPES)}.")
-    given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    if emphasis is not None and name != "abs":
+        raise AbsynthError(f"The recipe '{name}' trains no VAEs; leave the emphasis out.")
+    given: dict[str, Any] = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "emphasis": emphasis,
+    }
     return replace(
         DEFAULTS[name], seed=seed, **{key: value for key, value in given.items() if value is not None}
     )
@@ -228,7 +244,7 @@ def train(
         out: Folder of the finished model; checkpoints lie in its ``checkpoints``.
         command: Stored beside the weights.
         progress: Where to show the training.
-        augmented: Move every image by a small affine map, anew each time it is seen.
+        augmented: Change the images a little, anew each time they are seen, as ``PERTURBATIONS`` say.
         start: Folder of a trained ABS to go on from, instead of from nothing.
 
     Raises:
@@ -246,7 +262,7 @@ def train(
         settings,
         folder=out / "checkpoints",
         progress=progress,
-        perturbation=augment if augmented else None,
+        perturbation=PERTURBATIONS[name] if augmented else None,
         **({} if start is None else {"start": start}),
     )
     record = {"command": command, **vars(settings), "augmented": augmented, "images": len(images), **metrics}

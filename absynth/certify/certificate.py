@@ -216,7 +216,7 @@ def _certify_class(search: Search, solver: Solver | None, images: Float[Tensor, 
     own = codebook.images[batch.own_rows[:, 0]].double()
     largest = diameter(search.norm, codebook.pixels, search.channels)
     within = (SOLVED_WITHIN * radius + 0.01).clamp(max=largest)
-    slack = codebook.slack(search.label, own_score + growth_within(images.double(), own, within, search.norm))
+    slack = codebook.slack(own_score + growth_within(images.double(), own, within, search.norm))
     for row in range(len(images)):
         this = torch.tensor([row], device=images.device)
         solution = solver.solve(batch.select(this), slack[this], float(radius[row]))
@@ -235,7 +235,7 @@ def _bound(search: Search, batch: Batch, own_score: Float[Tensor, "batch"]) -> F
     pending = torch.arange(len(radius), device=radius.device)
     for growth in (*(level for level in LEVELS if level < pixels), float(pixels)):
         image = batch.image.double()
-        slack = codebook.slack(search.label, own_score[pending] + growth)
+        slack = codebook.slack(own_score[pending] + growth)
         distance = whole(search.run(batch, slack), image, norm, codebook.binary)
         bound = (distance - 1).clamp(min=0) if norm == "l0" else distance * STRICTLY
         own = codebook.images[batch.own_rows[:, 0]].double()

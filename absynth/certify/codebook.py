@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from absynth.certify.rounding import forward_slack, score_error
+from absynth.certify.rounding import forward_slack
 from absynth.errors import AbsynthError
 from absynth.models.cnn import Binarized
-from absynth.models.prototypes import PrototypeClassifier
+from absynth.models.prototypes import PrototypeClassifier, loss_roundings
+from absynth.rounding import score_error
 
 ROWS_AT_ONCE = 8192
 """Prototypes converted to float64 at a time."""
@@ -27,10 +28,8 @@ class Codebook:
         offsets: Their offsets w, float32.
         bounds: The rows of each class are ``bounds[c]`` to ``bounds[c + 1]``.
         squares: ‖p‖², float32.
-        errors: How far a float32 score of each prototype may be off (:func:`rounding.score_error`) that is
-            added up in any order.
-        search_errors: The same for the model's own search.
-        loss_roundings: Roundings that a term of the model's own losses goes through.
+        errors: How far a float32 score of each prototype may be off
+            (:func:`absynth.rounding.score_error`), added up in any order.
         energies: ‖p‖² + w, float32.
         binary: Whether the images pass the threshold at ½ first.
     """
@@ -40,8 +39,6 @@ class Codebook:
     bounds: tuple[int, ...]
     squares: Float[Tensor, "entry"]
     errors: Float[Tensor, "entry"]
-    search_errors: Float[Tensor, "entry"]
-    loss_roundings: int
     energies: Float[Tensor, "entry"]
     binary: bool
 
@@ -64,17 +61,13 @@ class Codebook:
         """The rows of one class."""
         return slice(self.bounds[label], self.bounds[label + 1])
 
-    def slack(self, label: int, own_score: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
-        """The margin that guarantees the model's own decision for ``label`` (:func:`rounding.forward_slack`).
+    def slack(self, own_score: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+        """The margin that guarantees the model's own decision (:func:`rounding.forward_slack`).
 
         Args:
-            label: The own class.
-            own_score: An upper bound on the class's score over the perturbations in question.
+            own_score: An upper bound on the own class's score over the perturbations in question.
         """
-        own = self.own(label)
-        return forward_slack(
-            float(self.search_errors[own].max()), own_score, self.lowest_offset, self.loss_roundings
-        )
+        return forward_slack(own_score, self.lowest_offset, loss_roundings(self.pixels))
 
 
 ROUNDED_UP = 1 + 2.0**-20
@@ -91,10 +84,6 @@ def find_prototypes(model: nn.Module) -> tuple[PrototypeClassifier, bool] | None
 
 def read_codebook(model: PrototypeClassifier, binary: bool) -> Codebook:
     """The codebook of a model.
-
-    The model's own rounding is bounded for sums in any order; a model that adds in shorter runs may say so by
-    integer attributes ``search_roundings`` and ``loss_roundings``, the most roundings that a term of its
-    search and of its losses goes through, and gets larger radii.
 
     Args:
         model: The classifier by prototypes.
@@ -124,15 +113,12 @@ def read_codebook(model: PrototypeClassifier, binary: bool) -> Codebook:
     squares, sums = torch.cat(parts, dim=1)
     pixels = images.shape[1]
     magnitudes = squares + offsets.double().abs()
-    search_roundings = int(getattr(model, "search_roundings", pixels + 3))
     return Codebook(
         images,
         offsets,
         tuple(accumulate(present.sum(1).tolist(), initial=0)),
         squares.float(),
         (score_error(magnitudes, sums, pixels + 3) * ROUNDED_UP).float(),
-        (score_error(magnitudes, sums, search_roundings) * ROUNDED_UP).float(),
-        int(getattr(model, "loss_roundings", pixels + 5)),
         (squares + offsets.double()).float(),
         binary,
     )

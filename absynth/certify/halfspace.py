@@ -33,8 +33,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from absynth.certify.rounding import gamma, round_down
+from absynth.certify.rounding import round_down
 from absynth.norms import Norm
+from absynth.rounding import gamma
 
 NEWTON_STEPS = 100
 """More than the steps that finish any real instance; stopping early only makes a bound smaller."""

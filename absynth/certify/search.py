@@ -26,9 +26,10 @@ from torch import Tensor
 from absynth.certify.codebook import Codebook
 from absynth.certify.halfspace import binary_image, crossing
 from absynth.certify.mixture import Duels, best_mixture
-from absynth.certify.rounding import double_slack, gamma
+from absynth.certify.rounding import double_slack
 from absynth.certify.sieve import moves_within, safe_rivals
 from absynth.norms import Norm
+from absynth.rounding import gamma
 
 OWN = 32
 """Own prototypes around the image that may enter a mixture."""

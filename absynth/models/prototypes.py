@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,36 @@ from torch import Tensor, nn
 from absynth.errors import AbsynthError
 from absynth.models.confidence import losses_to_logits
 from absynth.models.pretrained import PretrainedModel, register
+from absynth.rounding import score_error
 from absynth.shapes import Images, Labels, Logits, Losses
+
+ROUNDED_UP = 1 + 2.0**-10
+"""More than the rounding of the bounds on the search's own errors can lose."""
 
 SCORES_AT_ONCE = 2**24
 """Scores held in memory at a time by the search (64 MiB)."""
+
+
+def run_length(pixels: int) -> int:
+    """The divisor of ``pixels`` nearest to its root: how many squares are added in one run.
+
+    >>> run_length(784), run_length(7)
+    (28, 1)
+    """
+    return max(divisor for divisor in range(1, math.isqrt(pixels) + 1) if pixels % divisor == 0)
+
+
+def loss_roundings(pixels: int) -> int:
+    """The most roundings that a square goes through until it is part of a logit.
+
+    Difference and square make three, the sums of runs and of their results one less than their lengths each,
+    offset and factor one each.
+
+    >>> loss_roundings(784)
+    59
+    """
+    run = run_length(pixels)
+    return run + pixels // run + 3
 
 
 @dataclass(frozen=True)
@@ -41,11 +68,17 @@ class PrototypeClassifier(PretrainedModel):
     prototype_images: Tensor
     prototype_offsets: Tensor
     _energies: Tensor
+    _errors: Tensor
 
     def index(self) -> None:
-        """Precomputes ‖p‖² + w for the search."""
-        energies = self.prototype_images.square().sum(-1) + self.prototype_offsets
-        self.register_buffer("_energies", energies, persistent=False)
+        """Precomputes ‖p‖² + w for the search, and how far its scores may be off in each class."""
+        squares = self.prototype_images.square().sum(-1)
+        self.register_buffer("_energies", squares + self.prototype_offsets, persistent=False)
+        magnitudes = squares + self.prototype_offsets.abs()
+        roundings = self.prototype_images.shape[-1] + 3
+        error = score_error(magnitudes.flatten(), self.prototype_images.sum(-1).flatten(), roundings)
+        largest = error.view_as(squares).nan_to_num(posinf=0.0).amax(1) * ROUNDED_UP
+        self.register_buffer("_errors", largest, persistent=False)
 
     def prototypes(self) -> Prototypes:
         """The codebook that decides."""
@@ -61,9 +94,11 @@ class PrototypeClassifier(PretrainedModel):
 
     @torch.no_grad()
     def nearest(self, images: Images) -> Int64[Tensor, "batch class"]:
-        """The index of each class's best prototype.
+        """The index of each class's best prototype, by computed loss the first smallest.
 
-        Found by float32 matrix products (‖p‖² + w − 2⟨x, p⟩), a few prototypes at a time.
+        Found by float32 matrix products (‖p‖² + w − 2⟨x, p⟩), a few prototypes at a time. Such a score is off
+        by up to E (:func:`absynth.rounding.score_error`), so where several lie within 2E of a class's
+        smallest, their losses decide.
         """
         flat = self._flatten(images)
         classes, count, _ = self.prototype_images.shape
@@ -73,8 +108,23 @@ class PrototypeClassifier(PretrainedModel):
                 scores = torch.addmm(
                     self._energies[label], flat[rows], self.prototype_images[label].T, alpha=-2
                 )
-                chosen[rows, label] = scores.argmin(dim=1)
+                lowest = scores.min(dim=1)
+                chosen[rows, label] = lowest.indices
+                close = scores <= (lowest.values + 2 * self._errors[label])[:, None]
+                several = (close.count_nonzero(dim=1) > 1) & lowest.values.isfinite()
+                for row in several.nonzero()[:, 0]:
+                    candidates = close[row].nonzero()[:, 0]
+                    losses = self._losses(flat[rows[row]], label, candidates)
+                    chosen[rows[row], label] = candidates[losses.argmin()]
         return chosen
+
+    def _losses(
+        self, flat: Float[Tensor, "*batch pixel"], labels: int | Tensor, chosen: Tensor
+    ) -> Float[Tensor, "*some"]:
+        """‖x − p‖² + w of chosen prototypes, added up in short runs (:func:`loss_roundings`)."""
+        squares = (flat - self.prototype_images[labels, chosen]).square()
+        runs: Tensor = squares.unflatten(-1, (-1, run_length(squares.shape[-1])))
+        return runs.sum(-1).sum(-1) + self.prototype_offsets[labels, chosen]
 
     def losses(self, images: Images) -> Losses:
         """The score of every class, differentiable in the images.
@@ -85,8 +135,7 @@ class PrototypeClassifier(PretrainedModel):
         flat = self._flatten(images)
         chosen = self.nearest(images.detach())
         labels = torch.arange(chosen.shape[1], device=flat.device)
-        difference = flat[:, None] - self.prototype_images[labels, chosen]
-        return difference.square().sum(-1) + self.prototype_offsets[labels, chosen]
+        return self._losses(flat[:, None], labels, chosen)
 
     def forward(self, images: Images) -> Logits:
         """The logits, −α/pixels times the scores."""

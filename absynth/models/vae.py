@@ -165,10 +165,10 @@ class VAE(nn.Module):
         self.decoder = Decoder(latents)
 
 
-def elbo_loss(
+def elbo_losses(
     vae: VAE, images: Images, beta: float = 1.0, generator: torch.Generator | None = None
-) -> Float[Tensor, ""]:
-    """The mean over the batch of ‖x − G(z)‖² + β KL(q(z|x) ‖ N(0, I)), summed over pixels and latents.
+) -> Float[Tensor, "batch"]:
+    """‖x − G(z)‖² + β KL(q(z|x) ‖ N(0, I)) of each image, summed over pixels and latents.
 
     Args:
         vae: The model to train.
@@ -181,5 +181,5 @@ def elbo_loss(
     reconstructions = vae.decoder(mean + noise * (0.5 * log_variance).exp())
     squared_error = (images - reconstructions).square().flatten(1).sum(1)
     divergence = 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum(1)
-    loss: Tensor = (squared_error + beta * divergence).mean()
-    return loss
+    losses: Tensor = squared_error + beta * divergence
+    return losses

@@ -50,7 +50,7 @@ def test_a_dropped_box_sign_is_caught(toolbox: Any, monkeypatch: pytest.MonkeyPa
     assert violations(toolbox, model, model, images, "l1", binary=False) > 0
 
 
-def no_forward_slack(self: Codebook, label: int, own_score: Tensor) -> Tensor:
+def no_forward_slack(self: Codebook, own_score: Tensor) -> Tensor:
     return torch.zeros_like(own_score)
 
 

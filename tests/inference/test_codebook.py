@@ -85,7 +85,7 @@ def test_latents_are_a_buffer_and_prototypes_are_not_stored(decoders: Sequence[D
     stored = [name for name in model.state_dict() if not name.startswith("decoders.")]
     assert stored == ["latents"]
     derived = {name for name, _ in model.named_buffers() if not name.startswith("decoders.")}
-    assert derived == {"latents", "prototype_images", "prototype_offsets", "_energies"}
+    assert derived == {"latents", "prototype_images", "prototype_offsets", "_energies", "_errors"}
 
 
 @pytest.mark.parametrize("count", [1, 90, 8000])

@@ -105,6 +105,19 @@ def test_a_chunked_search_finds_the_same(
         assert torch.equal(neighbours.nearest(queries), at_once)
 
 
+def test_near_ties_of_the_search_are_decided_by_the_losses(make_images: MakeImages) -> None:
+    # An offset of 2²⁰ leaves the search's scores steps of 1/16, in which these distances are all alike.
+    base = make_images(1).flatten()
+    steps = torch.arange(1, 9).flip(0) * 0.01
+    images = base.expand(1, 8, 784).clone()
+    images[0, :, 100] += torch.where(base[100] > 0.5, -steps, steps)
+    model = Codebook(images, torch.full((1, 8), 2.0**20))
+    losses = (base.double() - images[0].double()).square().sum(-1)
+    assert int(model.nearest(base.view(1, 1, 28, 28))) in ((losses + 2.0**20).float() <= 2.0**20).nonzero()
+    shifted = Codebook(images.flip(1), torch.full((1, 8), 300.0))
+    assert int(shifted.nearest(base.view(1, 1, 28, 28))) == 0
+
+
 def test_no_images_give_no_logits(neighbours: NearestNeighbour) -> None:
     assert neighbours(torch.zeros(0, 1, 28, 28)).shape == (0, 4)
 
@@ -125,6 +138,5 @@ def test_saved_and_loaded_it_answers_the_same(
 
 def test_prototypes_move_with_the_module(neighbours: NearestNeighbour) -> None:
     moved = neighbours.to("meta")
-    logits = moved(torch.zeros(2, 1, 28, 28, device="meta"))
-    assert logits.device.type == "meta"
-    assert logits.shape == (2, 4)
+    assert {tensor.device.type for tensor in moved.buffers()} == {"meta"}
+    assert len(list(moved.buffers())) == 4

@@ -1,10 +1,11 @@
 import math
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor
 
-from absynth.training import augment
+from absynth.training import Perturbation, augment, distort
 
 
 def centroids(images: Tensor) -> Tensor:
@@ -56,10 +57,29 @@ def test_turns_and_sizes_stay_within_five_degrees_and_five_percent() -> None:
     assert -5.2 < angles.min() < -4.5
 
 
-def test_the_generator_decides(make_images: Callable[..., Tensor]) -> None:
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_half_a_batch_is_bent_and_the_rest_left(make_images: Callable[..., Tensor], count: int) -> None:
+    images = make_images(count)
+    bent = distort(images, torch.Generator().manual_seed(0))
+    assert bent.shape == images.shape
+    assert 0 <= bent.min() < bent.max() <= 1
+    changed = (bent != images).flatten(1).any(dim=1)
+    assert changed.tolist() == [row < count // 2 for row in range(count)]
+
+
+def test_bending_moves_light_by_a_pixel_or_so_and_each_image_by_its_own_map() -> None:
+    moved = centroids(distort(dots(400, 13.5, 9.0), torch.Generator().manual_seed(0))[:200])
+    shifts = moved - torch.tensor([13.5, 9.0])
+    assert 0.2 < shifts.std() < 1
+    assert shifts.mean(dim=0).abs().max() < 0.2
+    assert torch.cdist(moved, moved).fill_diagonal_(9).min() > 1e-4
+
+
+@pytest.mark.parametrize("change", [augment, distort])
+def test_the_generator_decides(make_images: Callable[..., Tensor], change: Perturbation) -> None:
     images, state = make_images(3), torch.random.get_rng_state()
-    first, second = (augment(images, torch.Generator().manual_seed(5)) for _ in range(2))
-    other = augment(images, torch.Generator().manual_seed(6))
+    first, second = (change(images, torch.Generator().manual_seed(5)) for _ in range(2))
+    other = change(images, torch.Generator().manual_seed(6))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
     assert torch.equal(torch.random.get_rng_state(), state)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from absynth.errors import AbsynthError
 from absynth.models.cnn import CNN
-from absynth.models.vae import VAE
+from absynth.models.vae import VAE, elbo_losses
 from absynth.progress import Progress
 from absynth.training import (
     Loss,
@@ -301,3 +301,20 @@ def test_a_class_without_images_is_named(tmp_path: Path, progress: Progress) -> 
     images, labels = torch.rand(3, 1, 28, 28), torch.zeros(3, dtype=torch.int64)
     with pytest.raises(AbsynthError, match="VAE of class 1"):
         train_vaes(images, labels, SETTINGS, classes=2, folder=tmp_path, progress=progress)
+
+
+def test_emphasis_weights_images_by_their_own_loss(make_images: Callable[..., Tensor]) -> None:
+    vae, images = VAE(), make_images(5)
+    labels = torch.zeros(5, dtype=torch.int64)
+
+    def value(emphasis: float) -> Tensor:
+        return variational(vae, images, labels, torch.Generator().manual_seed(1), emphasis=emphasis)
+
+    losses = elbo_losses(vae, images, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(value(0.0), losses.mean())
+    torch.testing.assert_close(value(2.0), (losses**3).sum() / (losses**2).sum())
+    # The weights are constants: the gradient is that of the weighted sum alone.
+    (gradient,) = torch.autograd.grad(value(1.0), vae.decoder.layers[0].weight)
+    weighted = (losses.detach() * losses).sum() / losses.detach().sum()
+    (expected,) = torch.autograd.grad(weighted, vae.decoder.layers[0].weight)
+    torch.testing.assert_close(gradient, expected)

@@ -70,6 +70,7 @@ def test_a_recipe_leaves_a_model_that_loads(
         "batch_size": 16,
         "learning_rate": 3e-3,
         "seed": 1,
+        "emphasis": 0.0,
         "augmented": True,
         "images": 60,
     }
@@ -141,8 +142,15 @@ def test_there_must_be_images(tmp_path: Path, progress: Progress) -> None:
 def test_given_settings_replace_the_defaults() -> None:
     assert training_settings("cnn", None, None, None, 0) == DEFAULTS["cnn"]
     assert training_settings("abs", 3, None, 0.5, 9) == TrainingSettings(
-        epochs=3, batch_size=DEFAULTS["abs"].batch_size, learning_rate=0.5, seed=9
+        epochs=3,
+        batch_size=DEFAULTS["abs"].batch_size,
+        learning_rate=0.5,
+        seed=9,
+        emphasis=DEFAULTS["abs"].emphasis,
     )
+    assert training_settings("abs", None, None, None, 0, 0.0).emphasis == 0
+    with pytest.raises(AbsynthError, match="trains no VAEs"):
+        training_settings("cnn", None, None, None, 0, 1.0)
     with pytest.raises(AbsynthError, match="learning rate above 0"):
         training_settings("abs", None, None, -1.0, 0)
 
