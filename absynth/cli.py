@@ -207,6 +207,62 @@ def attack(
 
 
 @app.command()
+def audit(
+    model: Model = "codebook-abs",
+    norm: Annotated[str, typer.Option(help="Several with commas.")] = "l2,l1,linf,l0",
+    suite: Annotated[str, typer.Option(help="Of attacks: quick or strong.")] = "quick",
+    count: Annotated[int, typer.Option("-n", min=1, help="How many test images.")] = 100,
+    points: Annotated[int, typer.Option(min=0, help="Random points of certified balls, a norm.")] = 10_000,
+    seed: Seed = 0,
+    out: Annotated[
+        Path, typer.Option(help="Folder of the results; a run goes on from what is there.")
+    ] = Path("results/audit"),
+    quiet: Quiet = False,
+) -> None:
+    """Try to refute certificates with every attack and with points of their balls; fails if one is."""
+    from absynth.evaluate.audit import audit as run
+    from absynth.norms import parse_norm
+    from absynth.progress import progress_display
+    from absynth.report.certificates import audit_table
+
+    norms = [parse_norm(name) for name in norm.split(",")]
+    with progress_display(not quiet) as progress:
+        audits = run(
+            model, norms=norms, suite=suite, count=count, points=points, out=out, progress=progress, seed=seed
+        )
+    Console().print(audit_table(audits, f"{model}, suite '{suite}', seed {seed}"))
+    if any(entry.violations for entry in audits):
+        raise SystemExit(1)
+
+
+@app.command()
+def speed(
+    model: Model = "codebook-abs",
+    norm: Annotated[str, typer.Option(help="Several with commas.")] = "l2,l1,linf,l0",
+    prototypes: Annotated[str, typer.Option(help="Prototypes a class, several with commas.")] = "2000,8000",
+    count: Annotated[int, typer.Option("-n", min=1, help="How many test images.")] = 100,
+    seed: Seed = 0,
+) -> None:
+    """Measure how many images a second are certified, by norm and size of the codebook."""
+    from absynth.data import load_dataset
+    from absynth.evaluate.speed import certificate_speed
+    from absynth.evaluate.tasks import choose_images
+    from absynth.norms import parse_norm
+    from absynth.report.certificates import speed_table
+    from absynth.zoo import load
+
+    norms = [parse_norm(name) for name in norm.split(",")]
+    try:
+        sizes = [int(size) for size in prototypes.split(",")]
+    except ValueError:
+        raise AbsynthError(f"'{prototypes}' is no list of numbers; give for example 2000,8000.") from None
+    images, labels = load_dataset("mnist", "test")
+    rows = list(choose_images(len(images), count, seed))
+    speeds = certificate_speed(load(model), images[rows], labels[rows], norms=norms, sizes=sizes, seed=seed)
+    Console().print(speed_table(list(speeds), f"{model}, {count} test images, seed {seed}"))
+
+
+@app.command()
 def bench(
     preset: Annotated[str, typer.Option(help="quick, or clean for the clean accuracy alone.")] = "quick",
     out: Annotated[

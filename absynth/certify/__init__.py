@@ -5,9 +5,25 @@ from types import ModuleType
 from typing import Any
 
 from absynth.certify.certificate import Certificate, certify
-from absynth.certify.summary import SIZES, Summary, certified_accuracy, summarise
+from absynth.certify.summary import (
+    SIZES,
+    UNION,
+    Summary,
+    certified_accuracy,
+    summarise,
+    union_accuracy,
+)
 
-__all__ = ["SIZES", "Certificate", "Summary", "certified_accuracy", "certify", "summarise"]
+__all__ = [
+    "SIZES",
+    "UNION",
+    "Certificate",
+    "Summary",
+    "certified_accuracy",
+    "certify",
+    "summarise",
+    "union_accuracy",
+]
 
 
 class _CallableModule(ModuleType):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,6 +20,9 @@ SIZES: dict[Norm, tuple[float, ...]] = {
     "l0": (1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 20.0),
 }
 """Perturbation sizes that certified accuracy is reported at."""
+
+UNION: dict[Norm, float] = {"l1": 1.0, "l2": 0.3, "linf": 0.1}
+"""Sizes that robustness to a union of norms is commonly reported at on MNIST (Maini et al. 2020)."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,16 @@ def certified_accuracy(radius: Float[Tensor, "batch"], size: float) -> float:
     if not size > 0:
         raise AbsynthError(f"The perturbation size is {size}; certified accuracy is for sizes above 0.")
     return float((radius >= size).double().mean())
+
+
+def union_accuracy(radius: Mapping[Norm, Float[Tensor, "batch"]]) -> float:
+    """The share of images that are right and proven for every perturbation within any size of :data:`UNION`.
+
+    Args:
+        radius: Of the same images in each of the norms.
+    """
+    proven = [radius[norm] >= size for norm, size in UNION.items()]
+    return float(torch.stack(proven).all(dim=0).double().mean())
 
 
 def summarise(certificate: Certificate, labels: Tensor, sizes: Sequence[float] | None = None) -> Summary:

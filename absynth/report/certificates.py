@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from rich.table import Table
 
 from absynth.certify.paper import WARNING
-from absynth.certify.summary import SIZES, certified_accuracy
+from absynth.certify.summary import SIZES, UNION, certified_accuracy, union_accuracy
 from absynth.errors import AbsynthError
+from absynth.evaluate.audit import Audit
 from absynth.evaluate.certification import CertificateRecord, radii
+from absynth.evaluate.speed import Speed
 from absynth.files import atomic_path
 from absynth.norms import Norm
 from absynth.report.tables import NAMES
@@ -23,7 +26,7 @@ def _norms(records: Sequence[CertificateRecord]) -> list[Norm]:
 
 
 def certificate_tables(records: Sequence[CertificateRecord], title: str) -> list[Table]:
-    """One table a norm: mean and median radius, and the fraction of images proven at each size."""
+    """One table a norm: mean and median radius and the share proven at each size; then one of the union."""
     tables = []
     for norm in _norms(records):
         radius = radii(records, norm)
@@ -38,7 +41,63 @@ def certificate_tables(records: Sequence[CertificateRecord], title: str) -> list
             table.add_column(name, justify="right")
         table.add_row(*cells.values())
         tables.append(table)
-    return tables
+    union = union_table(records, title)
+    return tables if union is None else [*tables, union]
+
+
+def union_table(records: Sequence[CertificateRecord], title: str) -> Table | None:
+    """The share of images proven against all of ``UNION`` at once; None if a norm is missing."""
+    if not set(UNION) <= set(_norms(records)):
+        return None
+    sizes = ", ".join(f"{NAMES[norm]} {size:g}" for norm, size in UNION.items())
+    table = Table(title=f"{title}: all of {sizes} at once")
+    table.add_column("images", justify="right")
+    table.add_column("certified", justify="right")
+    radius = {norm: radii(records, norm) for norm in UNION}
+    table.add_row(str(len(radius["l2"])), f"{union_accuracy(radius):.1%}")
+    return table
+
+
+def audit_table(audits: Sequence[Audit], title: str) -> Table:
+    """What was tried against certificates and what got below one, a row each norm."""
+    table = Table(title=f"{title}: certificates against attacks and points of their balls")
+    for name in (
+        "norm",
+        "images",
+        "attacks",
+        "comparisons",
+        "points",
+        "largest radius / distance",
+        "violations",
+    ):
+        table.add_column(name, justify="right")
+    for entry in audits:
+        table.add_row(
+            NAMES[entry.norm],
+            str(entry.images),
+            str(len(entry.attacks)),
+            str(entry.comparisons),
+            str(entry.points),
+            f"{entry.tightest:.4f}",
+            str(len(entry.violations)),
+        )
+    return table
+
+
+def speed_table(speeds: Sequence[Speed], title: str) -> Table:
+    """Images a second, a row each size of the codebook and a column each norm."""
+    norms = list(dict.fromkeys(speed.norm for speed in speeds))
+    table = Table(
+        title=f"{title}: images certified a second (mean radius)",
+        caption=f"{torch.get_num_threads()} threads, decisions included",
+    )
+    table.add_column("prototypes a class", justify="right")
+    for norm in norms:
+        table.add_column(NAMES[norm], justify="right")
+    for size in dict.fromkeys(speed.prototypes for speed in speeds):
+        cells = [f"{s.images_per_second:.1f} ({s.mean_radius:.3f})" for s in speeds if s.prototypes == size]
+        table.add_row(f"{size}", *cells)
+    return table
 
 
 def check_plot(path: Path) -> None:
