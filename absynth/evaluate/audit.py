@@ -165,7 +165,7 @@ def check_balls(
         labels: Their classes.
         radius: Their certified radii, float64.
         norm: Of the radii.
-        count: How many points.
+        count: How many points; 0 if there are no images.
         seed: Of the choice of images and directions.
         progress: Where to show points done and left.
 
@@ -175,7 +175,7 @@ def check_balls(
     found = find_prototypes(model)
     assert found is not None
     generator = torch.Generator().manual_seed(seed)
-    rows = torch.randint(len(images), (count,), generator=generator)
+    rows = torch.randint(max(1, len(images)), (count,), generator=generator)
     changed: list[tuple[int, float]] = []
     bar = progress.add_task(f"points of {norm} balls", total=count, note="")
     for some in rows.split(POINTS_AT_ONCE):
@@ -255,7 +255,7 @@ def audit(
             if radius[record.index] > 0 and radius[record.index] >= record.distance
         ]
         certified = [index for index in indices if radius[index] > 0]
-        rows = torch.tensor(certified)
+        rows = torch.tensor(certified, dtype=torch.int64)
         sizes = torch.tensor([radius[index] for index in certified], dtype=torch.float64)
         tried = points if certified else 0
         changed = check_balls(

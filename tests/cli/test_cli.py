@@ -10,6 +10,9 @@ import pytest
 from PIL import Image
 
 import absynth
+from absynth.inference import CodebookABS
+from absynth.inference.codebook import draw_latents
+from absynth.models.vae import Decoder
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -33,7 +36,7 @@ def test_help_is_quick():
     result = run("--help")
     assert time.perf_counter() - started < 1
     assert result.returncode == 0
-    for command in ("data", "train", "classify", "certify", "attack", "bench"):
+    for command in ("data", "train", "classify", "certify", "attack", "audit", "speed", "bench"):
         assert command in result.stdout
 
 
@@ -68,6 +71,36 @@ def test_classify_prints_a_sentence(pictures):
     assert f"digit.png: {label}, confidence" in result.stdout
 
 
+@pytest.fixture(scope="module")
+def small_codebook(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "small"
+    model = CodebookABS([Decoder() for _ in range(10)], draw_latents(4))
+    model.prepare()
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+def test_certify_writes_radii_and_tables(small_codebook, tmp_path):
+    out = tmp_path / "radii.csv"
+    norms = "l2,l1,linf,l0"
+    result = run(
+        "certify", "--model", small_codebook, "--norm", norms, "-n", "3", "--out", str(out), "--quiet"
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(out.read_text().splitlines()) == 1 + 3 * 4
+    assert "at once" in result.stdout
+
+
+def test_audit_and_speed_print_a_table(small_codebook, tmp_path):
+    options = ("--model", small_codebook, "--norm", "l0", "-n", "3")
+    audited = run("audit", *options, "--points", "20", "--out", str(tmp_path / "audit"), "--quiet")
+    assert audited.returncode == 0, audited.stderr
+    assert "violations" in audited.stdout
+    timed = run("speed", *options, "--prototypes", "2,5")
+    assert timed.returncode == 0, timed.stderr
+    assert "prototypes a class" in " ".join(timed.stdout.split())
+
+
 def test_mistakes_end_with_one_line(pictures, tmp_path):
     folder, _ = pictures
     assert "text.png" in fails("classify", str(folder / "text.png"))
@@ -76,4 +109,8 @@ def test_mistakes_end_with_one_line(pictures, tmp_path):
     assert "There is no recipe" in fails("train", "aps", "--out", str(tmp_path / "m"))
     assert "fashion-mnist" in fails("data", "fetch", "mnits")
     assert "There is no norm" in fails("certify", "--model", "codebook-abs", "--norm", "l7", "-n", "1")
+    assert "no certificates to check" in fails(
+        "audit", "--model", "cnn", "-n", "1", "--out", str(tmp_path / "a"), "--quiet"
+    )
+    assert "no list of numbers" in fails("speed", "--prototypes", "many")
     assert not list(tmp_path.iterdir())
