@@ -6,6 +6,7 @@
 """
 
 from absynth.attacks.base import Attack, AttackResult
-from absynth.attacks.suites import SUITES, attack, closest, find_attack, suite_attacks
+from absynth.attacks.catalog import SUITES
+from absynth.attacks.suites import attack, closest, find_attack, suite_attacks
 
 __all__ = ["SUITES", "Attack", "AttackResult", "attack", "closest", "find_attack", "suite_attacks"]

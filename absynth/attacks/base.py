@@ -77,6 +77,14 @@ class Attack(ABC):
             A candidate for each image; the clean image, or any other, where there is none.
         """
 
+    def applies_to(self, model: nn.Module) -> bool:
+        """Whether the attack can be run on this model: some use what only some models have.
+
+        Args:
+            model: Any classifier.
+        """
+        return True
+
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, seed: int = 0) -> AttackResult:
         """Attacks a batch of images.
 
@@ -88,9 +96,15 @@ class Attack(ABC):
 
         Raises:
             AbsynthError: If the images are no such batch, a pixel is NaN or outside [0, 1], a label is no
-                class of the model, or the model's answer is not one row of logits an image.
+                class of the model, the model's answer is not one row of logits an image, or the attack does
+                not apply to the model.
         """
         check_batch(images, labels)
+        if not self.applies_to(model):
+            raise AbsynthError(
+                f"The attack '{self.name}' uses what a {type(model).__name__} does not have; leave it out, "
+                "as a suite does."
+            )
         images = images.detach()
         target = Target(model, labels)
         with frozen(model), private_randomness(seed, images.device):

@@ -76,11 +76,15 @@ class Target(nn.Module):
 
         They are whatever the model answers; an attack begins by checking their shape.
         """
-        self.queries.index_add_(0, self._rows, torch.ones_like(self._rows))
+        self.count()
         logits: Tensor = self.model(images)
         if images.requires_grad and not logits.requires_grad:
             logits = logits + 0 * images.flatten(1).sum(dim=1, keepdim=True)
         return logits
+
+    def count(self) -> None:
+        """Adds a query of every image, for attacks that ask the model for more than logits."""
+        self.queries.index_add_(0, self._rows, torch.ones_like(self._rows))
 
     @torch.no_grad()
     def is_adversarial(self, images: Images) -> Mask:

@@ -9,41 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from absynth.attacks import Attack, AttackResult, suite_attacks
+from absynth.attacks import Attack, AttackResult, find_attack, suite_attacks
+from absynth.attacks.adapter import FoolboxAttack, foolbox_class
+from absynth.attacks.gradient_descent import FastGradient, ProjectedGradient
+from absynth.attacks.gradient_estimation import WithEstimatedGradient
+from absynth.attacks.transfer import Transfer
 from absynth.errors import AbsynthError
 from absynth.norms import NORMS, Norm, distance
 
 SIDE = 5
 IMAGES = 6
-
-EVERY = [
-    pytest.param(attack, id=f"{norm}-{attack.name}")
-    for norm in NORMS
-    for attack in suite_attacks("quick", norm)
-]
-CLOSE: dict[tuple[str, str], float] = {
-    ("l2", "fgm"): 1.3,
-    ("l2", "bim"): 1.15,
-    ("l2", "pgd"): 1.05,
-    ("l2", "deepfool"): 1.01,
-    ("l2", "ddn"): 1.05,
-    ("l2", "fmn"): 1.01,
-    ("l2", "boundary"): 1.6,
-    ("l2", "pointwise"): 2.0,
-    ("linf", "fgsm"): 1.2,
-    ("linf", "bim"): 1.2,
-    ("linf", "pgd"): 1.1,
-    ("linf", "mim"): 1.2,
-    ("linf", "deepfool"): 1.01,
-    ("linf", "fmn"): 1.01,
-    ("l1", "bim"): 1.1,
-    ("l1", "pgd"): 1.2,
-    ("l1", "fmn"): 1.01,
-    ("l1", "pointwise"): 2.0,
-    ("l0", "fmn"): 1.0,
-    ("l0", "pointwise"): 1.5,
-}
-"""How far above the true minimum the median may be; random noise may fail, and has no entry."""
 
 
 def linear_model(classes: int) -> nn.Sequential:
@@ -57,6 +32,72 @@ def linear_model(classes: int) -> nn.Sequential:
         linear.bias.copy_(-linear.weight.sum(dim=1) / 2)
         linear.bias[0] += 4
     return model
+
+
+def by_foolbox(name: str, norm: Norm, kind: str, needs_start: bool = False, **parameters: object) -> Attack:
+    """A foolbox attack with settings for a test."""
+    return FoolboxAttack(name, norm, foolbox_class(kind, **parameters), needs_start=needs_start)
+
+
+def of_other_suites(norm: Norm) -> list[Attack]:
+    """What is not in the quick suite and applies to any model, with settings for a test."""
+    if norm not in ("l2", "linf"):
+        return []
+    steps = FastGradient("fgm", norm), ProjectedGradient("bim", norm, steps=5, runs=3, relative_step=0.4)
+    deepfool = find_attack("deepfool", norm, "quick")
+    hop = {"steps": 5, "initial_gradient_eval_steps": 20, "constraint": norm}
+    attacks = [
+        Transfer("transfer", norm, linear_model(3), (*steps, deepfool)),
+        WithEstimatedGradient(steps[0], method="coordinates"),
+        WithEstimatedGradient(deepfool, method="coordinates"),
+        WithEstimatedGradient(steps[1], samples=10),
+        by_foolbox("hop-skip-jump", norm, "HopSkipJumpAttack", needs_start=True, **hop),
+    ]
+    if norm == "l2":
+        search = {"binary_search_steps": 3, "steps": 60, "stepsize": 0.05, "abort_early": False}
+        attacks.append(
+            by_foolbox("carlini-wagner", norm, "L2CarliniWagnerAttack", initial_const=1.0, **search)
+        )
+    return attacks
+
+
+EVERY = [
+    pytest.param(attack, id=f"{norm}-{attack.name}")
+    for norm in NORMS
+    for attack in (*suite_attacks("quick", norm), *of_other_suites(norm))
+]
+CLOSE: dict[tuple[str, str], float] = {
+    ("l2", "fgm"): 1.3,
+    ("l2", "bim"): 1.15,
+    ("l2", "pgd"): 1.05,
+    ("l2", "deepfool"): 1.01,
+    ("l2", "ddn"): 1.05,
+    ("l2", "fmn"): 1.01,
+    ("l2", "boundary"): 1.6,
+    ("l2", "pointwise"): 2.0,
+    ("l2", "fgm-estimated"): 1.3,
+    ("l2", "deepfool-estimated"): 1.01,
+    ("l2", "bim-estimated"): 1.4,
+    ("l2", "hop-skip-jump"): 1.6,
+    ("l2", "carlini-wagner"): 1.05,
+    ("linf", "fgsm"): 1.2,
+    ("linf", "bim"): 1.2,
+    ("linf", "pgd"): 1.1,
+    ("linf", "mim"): 1.2,
+    ("linf", "deepfool"): 1.01,
+    ("linf", "fmn"): 1.01,
+    ("linf", "fgm-estimated"): 1.2,
+    ("linf", "deepfool-estimated"): 1.01,
+    ("linf", "bim-estimated"): 1.4,
+    ("linf", "hop-skip-jump"): 1.6,
+    ("l1", "bim"): 1.1,
+    ("l1", "pgd"): 1.2,
+    ("l1", "fmn"): 1.01,
+    ("l1", "pointwise"): 2.0,
+    ("l0", "fmn"): 1.0,
+    ("l0", "pointwise"): 1.5,
+}
+"""How far above the true minimum the median may be; random noise may fail, and has no entry."""
 
 
 def batch() -> Tensor:

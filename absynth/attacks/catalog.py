@@ -1,0 +1,223 @@
+"""Which attacks the named suites consist of, and with which settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+from absynth.attacks.adapter import FoolboxAttack, foolbox_class
+from absynth.attacks.base import Attack
+from absynth.attacks.brendel_bethge import BrendelBethge
+from absynth.attacks.fast_minimum_norm import FastMinimumNorm
+from absynth.attacks.gradient_descent import FastGradient, ProjectedGradient
+from absynth.attacks.gradient_estimation import WithEstimatedGradient
+from absynth.attacks.latent_descent import LatentDescent
+from absynth.attacks.noise import NoiseAttack
+from absynth.attacks.pointwise import Pointwise
+from absynth.attacks.threshold import Threshold
+from absynth.attacks.transfer import Transfer
+from absynth.norms import Norm
+
+Suite = Literal["quick", "strong", "paper", "extra"]
+SUITES: tuple[Suite, ...] = get_args(Suite)
+SUBSTITUTE = "cnn"
+"""The model of the zoo that transfer attacks are made on."""
+
+
+def _foolbox(name: str, norm: Norm, kind: str, needs_start: bool = False, **parameters: Any) -> FoolboxAttack:
+    return FoolboxAttack(
+        name=name,
+        norm=norm,
+        make=foolbox_class(kind, **parameters),
+        parameters={"foolbox": kind, **parameters},
+        needs_start=needs_start,
+    )
+
+
+def _iterative(norm: Norm, strong: bool) -> list[Attack]:
+    steps, runs = (40, 10) if strong else (10, 4)
+    return [
+        ProjectedGradient("bim", norm, steps=steps, runs=runs, relative_step=2 / steps),
+        ProjectedGradient(
+            "pgd",
+            norm,
+            steps=steps,
+            runs=runs,
+            relative_step=2.5 / steps,
+            random_start=True,
+            restarts=3 if strong else 1,
+            loss="margin",
+        ),
+    ]
+
+
+def _deepfool(norm: Norm, strong: bool) -> FoolboxAttack:
+    return _foolbox(
+        "deepfool",
+        norm,
+        "L2DeepFoolAttack" if norm == "l2" else "LinfDeepFoolAttack",
+        steps=50 if strong else 10,
+        candidates=10 if strong else 4,
+    )
+
+
+def _boundary(strong: bool) -> FoolboxAttack:
+    return _foolbox(
+        "boundary",
+        "l2",
+        "BoundaryAttack",
+        needs_start=True,
+        steps=5000 if strong else 200,
+        spherical_step=0.1,
+        source_step=0.01,
+    )
+
+
+def _hop_skip_jump(norm: Norm) -> FoolboxAttack:
+    return _foolbox(
+        "hop-skip-jump",
+        norm,
+        "HopSkipJumpAttack",
+        needs_start=True,
+        constraint=norm,
+        steps=20,
+        initial_gradient_eval_steps=100,
+        max_gradient_eval_steps=1000,
+    )
+
+
+def _momentum(strong: bool) -> ProjectedGradient:
+    steps, runs = (40, 10) if strong else (10, 4)
+    return ProjectedGradient("mim", "linf", steps=steps, runs=runs, relative_step=2 / steps, momentum=1.0)
+
+
+def _l2(strong: bool) -> tuple[Attack, ...]:
+    return (
+        FastGradient("fgm", "l2"),
+        *_iterative("l2", strong),
+        _deepfool("l2", strong),
+        _foolbox("ddn", "l2", "DDNAttack", steps=200 if strong else 40),
+        FastMinimumNorm("fmn", "l2", steps=200 if strong else 40),
+        _boundary(strong),
+        _pointwise("l2", strong),
+        NoiseAttack("gaussian-noise", "l2", "gaussian", draws=200 if strong else 20),
+    )
+
+
+def _linf(strong: bool) -> tuple[Attack, ...]:
+    return (
+        FastGradient("fgsm", "linf"),
+        *_iterative("linf", strong),
+        _momentum(strong),
+        _deepfool("linf", strong),
+        FastMinimumNorm("fmn", "linf", steps=200 if strong else 40, first_step=3.0),
+        NoiseAttack("uniform-noise", "linf", "uniform", draws=200 if strong else 20),
+    )
+
+
+def _l1(strong: bool) -> tuple[Attack, ...]:
+    return (
+        *_iterative("l1", strong),
+        FastMinimumNorm("fmn", "l1", steps=200 if strong else 40, first_step=3.0),
+        _pointwise("l1", strong),
+    )
+
+
+def _l0(strong: bool) -> tuple[Attack, ...]:
+    return (
+        NoiseAttack("salt-and-pepper", "l0", "salt-and-pepper", draws=200 if strong else 20),
+        _pointwise("l0", strong),
+        FastMinimumNorm("fmn", "l0", steps=200 if strong else 40, first_step=10.0),
+    )
+
+
+def _pointwise(norm: Norm, strong: bool) -> Pointwise:
+    # for L2 and L1 there is a second search of at most as many queries
+    quick_queries = 300 if norm == "l0" else 150
+    return Pointwise(
+        "pointwise",
+        norm,
+        repetitions=10 if strong else 1,
+        max_queries=2000 if strong else quick_queries,
+    )
+
+
+def _common(norm: Norm, strong: bool) -> tuple[Attack, ...]:
+    builders: dict[Norm, Callable[[bool], tuple[Attack, ...]]] = {
+        "l2": _l2,
+        "linf": _linf,
+        "l1": _l1,
+        "l0": _l0,
+    }
+    return builders[norm](strong)
+
+
+def _quick(norm: Norm) -> tuple[Attack, ...]:
+    return _common(norm, strong=False)
+
+
+def _strong(norm: Norm) -> tuple[Attack, ...]:
+    more: list[Attack] = [Threshold("threshold", norm)]
+    if norm in ("l2", "linf"):
+        more.append(LatentDescent("latent-descent", norm))
+    if norm == "l2":
+        # it may not abort early: its change of variables is flat at pixels of 0 and 1, so it starts slowly
+        more.append(
+            _foolbox(
+                "carlini-wagner",
+                "l2",
+                "L2CarliniWagnerAttack",
+                binary_search_steps=6,
+                steps=200,
+                stepsize=0.05,
+                initial_const=1.0,
+                abort_early=False,
+            )
+        )
+    return (*_common(norm, strong=True), *more)
+
+
+def _paper(norm: Norm) -> tuple[Attack, ...]:
+    if norm == "l1":
+        return ()
+    if norm == "l0":
+        noise, pointwise, _ = _common("l0", strong=True)
+        return noise, pointwise
+    iterative: list[Attack] = [_iterative(norm, strong=True)[0]]
+    estimated: list[Attack] = [_iterative(norm, strong=False)[0]]
+    if norm == "linf":
+        iterative.append(_momentum(strong=True))
+        estimated.append(_momentum(strong=False))
+    single = FastGradient("fgm" if norm == "l2" else "fgsm", norm)
+    own: list[Attack] = [single, _deepfool(norm, strong=True), *iterative]
+    by_decisions: list[Attack] = []
+    if norm == "l2":
+        by_decisions += [
+            NoiseAttack("gaussian-noise", "l2", "gaussian", draws=200),
+            _boundary(strong=True),
+            _pointwise("l2", strong=True),
+            LatentDescent("latent-descent", "l2", step=0.01, steps=300),
+        ]
+    return (
+        Transfer("transfer", norm, SUBSTITUTE, tuple(own)),
+        *by_decisions,
+        *own,
+        # few gradients are worth all the queries of an exact one; DeepFool steps too short on a rough one
+        WithEstimatedGradient(single, method="coordinates"),
+        WithEstimatedGradient(_deepfool(norm, strong=False), method="coordinates"),
+        *(WithEstimatedGradient(one) for one in estimated),
+    )
+
+
+def _extra(norm: Norm) -> tuple[Attack, ...]:
+    if norm in ("l2", "linf"):
+        return BrendelBethge("brendel-bethge", norm), _hop_skip_jump(norm)
+    return (BrendelBethge("brendel-bethge", norm),)
+
+
+BUILDERS: dict[Suite, Callable[[Norm], tuple[Attack, ...]]] = {
+    "quick": _quick,
+    "strong": _strong,
+    "paper": _paper,
+    "extra": _extra,
+}
