@@ -18,7 +18,7 @@ from absynth.attacks.threshold import Threshold
 from absynth.attacks.transfer import Transfer
 from absynth.norms import Norm
 
-Suite = Literal["quick", "strong", "paper", "extra"]
+Suite = Literal["quick", "broad", "strong", "paper", "extra"]
 SUITES: tuple[Suite, ...] = get_args(Suite)
 SUBSTITUTE = "cnn"
 """The model of the zoo that transfer attacks are made on."""
@@ -73,16 +73,30 @@ def _boundary(strong: bool) -> FoolboxAttack:
     )
 
 
-def _hop_skip_jump(norm: Norm) -> FoolboxAttack:
+def _hop_skip_jump(norm: Norm, strong: bool = True) -> FoolboxAttack:
     return _foolbox(
         "hop-skip-jump",
         norm,
         "HopSkipJumpAttack",
         needs_start=True,
         constraint=norm,
-        steps=20,
-        initial_gradient_eval_steps=100,
-        max_gradient_eval_steps=1000,
+        steps=20 if strong else 3,
+        initial_gradient_eval_steps=100 if strong else 20,
+        max_gradient_eval_steps=1000 if strong else 50,
+    )
+
+
+def _carlini_wagner(strong: bool) -> FoolboxAttack:
+    # it may not abort early: its change of variables is flat at pixels of 0 and 1, so it starts slowly
+    return _foolbox(
+        "carlini-wagner",
+        "l2",
+        "L2CarliniWagnerAttack",
+        binary_search_steps=6 if strong else 2,
+        steps=200 if strong else 40,
+        stepsize=0.05,
+        initial_const=1.0 if strong else 10.0,
+        abort_early=False,
     )
 
 
@@ -156,24 +170,27 @@ def _quick(norm: Norm) -> tuple[Attack, ...]:
     return _common(norm, strong=False)
 
 
+def _broad(norm: Norm) -> tuple[Attack, ...]:
+    more: list[Attack] = [Threshold("threshold", norm, steps=10, rivals=1, max_queries=40)]
+    if norm in ("l2", "linf"):
+        single = FastGradient("fgm" if norm == "l2" else "fgsm", norm)
+        more += [
+            LatentDescent("latent-descent", norm, step=0.05, steps=40, bisections=8),
+            _hop_skip_jump(norm, strong=False),
+            Transfer("transfer", norm, SUBSTITUTE, (single, _iterative(norm, strong=False)[0])),
+            WithEstimatedGradient(single, samples=20),
+        ]
+    if norm == "l2":
+        more.append(_carlini_wagner(strong=False))
+    return (*_quick(norm), *more)
+
+
 def _strong(norm: Norm) -> tuple[Attack, ...]:
     more: list[Attack] = [Threshold("threshold", norm)]
     if norm in ("l2", "linf"):
         more.append(LatentDescent("latent-descent", norm))
     if norm == "l2":
-        # it may not abort early: its change of variables is flat at pixels of 0 and 1, so it starts slowly
-        more.append(
-            _foolbox(
-                "carlini-wagner",
-                "l2",
-                "L2CarliniWagnerAttack",
-                binary_search_steps=6,
-                steps=200,
-                stepsize=0.05,
-                initial_const=1.0,
-                abort_early=False,
-            )
-        )
+        more.append(_carlini_wagner(strong=True))
     return (*_common(norm, strong=True), *more)
 
 
@@ -217,6 +234,7 @@ def _extra(norm: Norm) -> tuple[Attack, ...]:
 
 BUILDERS: dict[Suite, Callable[[Norm], tuple[Attack, ...]]] = {
     "quick": _quick,
+    "broad": _broad,
     "strong": _strong,
     "paper": _paper,
     "extra": _extra,

@@ -17,13 +17,15 @@ def suite_attacks(suite: str, norm: str) -> tuple[Attack, ...]:
     """The attacks of a suite for a norm, each with a name of its own.
 
     "quick" takes at most about 40 backward passes for a gradient attack, 300 queries for Boundary, 400 for
-    Pointwise and 100 for noise. "strong" has the same attacks with more steps and restarts, and attacks that
-    take longer or use what only some models have. "paper" has the attacks of Table 1 of Schott et al. 2019
-    (arXiv 1805.09190), in L2, Linf and L0; its substitute is the shipped CNN, so that it takes images of 28 ×
-    28 pixels. "extra" has what needs the packages of ``absynth[attacks]`` or thousands of decisions more.
+    Pointwise and 100 for noise. "broad" adds one short run of every other kind of attack that needs no
+    further package, to look for what a certificate forbids. "strong" has the same attacks as "quick" with
+    more steps and restarts, and attacks that take longer or use what only some models have. "paper" has the
+    attacks of Table 1 of Schott et al. 2019 (arXiv 1805.09190), in L2, Linf and L0; its substitute is the
+    shipped CNN, so that it takes images of 28 × 28 pixels. "extra" has what needs the packages of
+    ``absynth[attacks]`` or thousands of decisions more.
 
     Args:
-        suite: "quick", "strong", "paper" or "extra".
+        suite: One of ``SUITES``.
         norm: "l2", "l1", "linf" or "l0".
 
     Raises:

@@ -15,7 +15,7 @@ from absynth.attacks import suite_attacks
 from absynth.certify.codebook import find_prototypes
 from absynth.data import load_dataset
 from absynth.errors import AbsynthError
-from absynth.evaluate.certification import certify_images, radii
+from absynth.evaluate.certification import SHARD, certify_images, radii
 from absynth.evaluate.runner import run_benchmark
 from absynth.evaluate.store import ResultStore
 from absynth.evaluate.tasks import Preset, choose_images
@@ -241,6 +241,7 @@ def audit(
         },
         images=count,
         clean_images=count,
+        shard=SHARD,
         dataset=dataset,
         seed=seed,
     )

@@ -49,6 +49,19 @@ def test_strong_has_all_attacks_of_quick() -> None:
         assert [single.name for single in quick] == [single.name for single in strong][: len(quick)]
 
 
+def test_broad_has_every_kind_of_attack_but_those_of_further_packages() -> None:
+    for norm in NORMS:
+        broad = {single.name for single in suite_attacks("broad", norm)}
+        assert broad >= {single.name for single in suite_attacks("quick", norm)}
+        missing = {
+            single.name
+            for suite in SUITES
+            if (suite, norm) != ("paper", "l1")
+            for single in suite_attacks(suite, norm)
+        } - broad
+        assert all(name == "brendel-bethge" or name.endswith("-estimated") for name in missing)
+
+
 PAPER_ROWS: dict[str, set[str]] = {
     "l2": {
         "transfer",
