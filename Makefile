@@ -4,9 +4,10 @@ INSTALLED := .venv/.installed
 
 .PHONY: run test check
 
-# The main job: the quick robustness benchmark on the shipped models.
+# The main job: the quick robustness benchmark on the shipped models, then a page of its results.
 run: $(INSTALLED)
 	$(BIN)/absynth bench --preset quick
+	$(BIN)/absynth report results/quick --out results/report
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest

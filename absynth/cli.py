@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from absynth.errors import AbsynthError
 
@@ -174,7 +175,7 @@ def certify(
 def attack(
     model: Model = "abs",
     norm: Annotated[str, typer.Option(help="l2, l1, linf or l0.")] = "l2",
-    suite: Annotated[str, typer.Option(help="quick or strong.")] = "quick",
+    suite: Annotated[str, typer.Option(help="quick, broad, strong, paper or extra.")] = "quick",
     data: Annotated[str, typer.Option(help="A named data set, or a path to one.")] = "mnist",
     count: Annotated[int, typer.Option("-n", min=1, help="How many test images.")] = 20,
     seed: Seed = 0,
@@ -210,7 +211,7 @@ def attack(
 def audit(
     model: Model = "codebook-abs",
     norm: Annotated[str, typer.Option(help="Several with commas.")] = "l2,l1,linf,l0",
-    suite: Annotated[str, typer.Option(help="Of attacks: quick or strong.")] = "quick",
+    suite: Annotated[str, typer.Option(help="Of attacks: quick, broad, strong, paper or extra.")] = "quick",
     count: Annotated[int, typer.Option("-n", min=1, help="How many test images.")] = 100,
     points: Annotated[int, typer.Option(min=0, help="Random points of certified balls, a norm.")] = 10_000,
     seed: Seed = 0,
@@ -264,24 +265,130 @@ def speed(
 
 @app.command()
 def bench(
-    preset: Annotated[str, typer.Option(help="quick, or clean for the clean accuracy alone.")] = "quick",
+    action: Annotated[
+        str | None, typer.Argument(metavar="[status]", help="status: say how far it is, and run nothing.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="quick (the default), standard, paper, or clean for clean accuracy.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file, in place of a preset.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="A name, a saved folder or my_file.py:make_model, in place of all; repeatable."),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="A named data set, or a path to one.")] = None,
+    count: Annotated[int | None, typer.Option("-n", min=1, help="How many test images to attack.")] = None,
+    thresholds: Annotated[
+        list[str] | None, typer.Option(help="Where to give accuracy, as l2=0.5,1,1.5; repeatable.")
+    ] = None,
     out: Annotated[
-        Path, typer.Option(help="Folder of the results; a run goes on from what is there.")
-    ] = Path("results/quick"),
+        Path | None,
+        typer.Option(help="Folder of the results, by default results/PRESET; a run goes on from there."),
+    ] = None,
+    details: Annotated[bool, typer.Option("--details", help="Show every attack by itself too.")] = False,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write the figures beside the paper's as Markdown.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Attack models and show how robust each is, beside the paper's figures."""
+    from absynth.evaluate.config import adapt_preset, choose_preset
     from absynth.evaluate.runner import run_benchmark
+    from absynth.evaluate.status import benchmark_status
     from absynth.evaluate.store import ResultStore
-    from absynth.evaluate.tasks import find_preset
     from absynth.progress import progress_display
-    from absynth.report.tables import benchmark_table
+    from absynth.report.markdown import check_markdown, write_markdown
+    from absynth.report.tables import benchmark_table, detail_tables, status_table
 
+    if action not in (None, "status"):
+        raise AbsynthError(f"There is no 'bench {action}'; leave '{action}' out to run, or say 'status'.")
+    chosen, name = choose_preset(preset, config)
+    chosen = adapt_preset(chosen, models=model or (), dataset=data, images=count, thresholds=thresholds or ())
+    if markdown is not None:
+        check_markdown(markdown)
+    folder = Path("results") / name if out is None else out
+    store, console = ResultStore(folder), Console()
+    if action == "status":
+        with progress_display(not quiet) as progress:
+            statuses = benchmark_status(chosen, store, progress)
+        console.print(status_table(statuses, str(folder)))
+        return
     with progress_display(not quiet) as progress:
-        result = run_benchmark(find_preset(preset), ResultStore(out), progress)
-    console = Console()
+        result = run_benchmark(chosen, store, progress)
     console.print(benchmark_table(result))
-    console.print(f"Records and adversarial images: {out.resolve()}", soft_wrap=True)
+    for table in detail_tables(result) if details else ():
+        console.print(table)
+    if markdown is not None:
+        write_markdown(markdown, result)
+    console.print(f"Records and adversarial images: {folder.resolve()}", soft_wrap=True, markup=False)
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Argument(help="Folder that absynth bench wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder of the page, its tables and figures.")] = Path("report"),
+    certificates: Annotated[
+        list[str] | None,
+        typer.Option(help="MODEL=FILE, a .parquet file of absynth certify; repeatable."),
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="JSON file of the paper's accuracy-distortion curves.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Which data set, where RESULTS holds several.")] = None,
+    records_only: Annotated[
+        bool, typer.Option("--records-only", help="Load no models: leave out what shows how they work.")
+    ] = False,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Write a page of tables and figures from the records of a benchmark and from certificates."""
+    from absynth.progress import progress_display
+    from absynth.report.curves import read_reference
+    from absynth.report.page import write_report
+    from absynth.report.results import read_certificates, read_results
+    from absynth.zoo import load
+
+    found = read_results(results, data)
+    with progress_display(not quiet) as progress:
+        written = write_report(
+            found,
+            out,
+            certificates=read_certificates(certificates or ()),
+            reference={} if reference is None else read_reference(reference),
+            load_model=None if records_only else load,
+            seed=seed,
+            progress=progress,
+        )
+    for remark in written.remarks:
+        print(remark)
+    print(written.page)
+
+
+@app.command()
+def distal(
+    model: Annotated[list[str] | None, typer.Option(help="By default cnn and abs; repeatable.")] = None,
+    target: Annotated[int, typer.Option(help="The class to see in noise.")] = 1,
+    count: Annotated[int, typer.Option("-n", min=1, help="How many images a model.")] = 4,
+    steps: Annotated[int, typer.Option(min=1, help="Of the ascent, at most.")] = 100,
+    gradient: Annotated[str, typer.Option(help="exact or estimated.")] = "exact",
+    seed: Seed = 0,
+    out: Annotated[Path, typer.Option(help="Result folder, from which the report draws them.")] = Path(
+        "results/quick"
+    ),
+    quiet: Quiet = False,
+) -> None:
+    """Change noise until a model is sure that it shows a digit, and ask the other models about it."""
+    from absynth.progress import progress_display
+    from absynth.report.distal import distal_table, find_distal, write_distal
+    from absynth.zoo import load
+
+    models = {name: load(name) for name in model or ("cnn", "abs")}
+    with progress_display(not quiet) as progress:
+        found = find_distal(
+            models, target=target, count=count, steps=steps, gradient=gradient, seed=seed, progress=progress
+        )
+    write_distal(found, out)
+    Console().print(distal_table(found))
 
 
 def main() -> None:
@@ -289,7 +396,9 @@ def main() -> None:
     try:
         app()
     except AbsynthError as error:
-        Console(stderr=True).print(f"[bold red]Error:[/] {error}", soft_wrap=True, highlight=False)
+        Console(stderr=True).print(
+            f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True, highlight=False
+        )
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         Console(stderr=True).print("Interrupted; run the same command again to go on.")

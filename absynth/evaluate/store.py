@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 from absynth.errors import AbsynthError
 from absynth.evaluate.tasks import Task
 from absynth.files import atomic_path, write_text
+from absynth.norms import Norm
 
 SCHEMA = pa.schema(
     [
@@ -30,6 +33,7 @@ SCHEMA = pa.schema(
         ("label", pa.int64()),
         ("distance", pa.float64()),
         ("queries", pa.int64()),
+        ("adversarials", pa.string()),
     ]
 )
 
@@ -54,7 +58,7 @@ class Record:
 
     model: str
     weights: str
-    norm: str
+    norm: Norm
     attack: str
     settings: str
     dataset: str
@@ -69,10 +73,18 @@ class ResultStore:
     """A folder of records (Parquet), adversarial images (safetensors) and the seconds of each task (JSON).
 
     A task's records are renamed into place after its images, so a task either counts as done with all that
-    belongs to it or does not count. Two runs may write to one store: the same task gives the same files.
+    belongs to it or does not count. The file of the images has the hash of its content in its name, and the
+    records name the file they belong to; so several runs may write to one store, and even where machines
+    compute the same task with different last bits, no record stands beside another run's images. The seconds
+    differ from run to run and are kept apart: the same run gives the same records and images to the bit.
+
+    What a killed run was writing stays behind under a name that begins with a dot; nothing reads it.
 
     Args:
         folder: Made if needed.
+
+    Raises:
+        AbsynthError: If it is a file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -80,61 +92,152 @@ class ResultStore:
             raise AbsynthError(f"{folder} is a file; results need a folder.")
         self.folder = folder
 
-    def _path(self, kind: str, key: str, suffix: str) -> Path:
-        return self.folder / kind / f"{key}{suffix}"
+    def _path(self, kind: str, name: str) -> Path:
+        return self.folder / kind / name
+
+    def _records_path(self, task: Task) -> Path:
+        return self._path("records", f"{task.key}.parquet")
 
     def has(self, task: Task) -> bool:
         """Whether the task is done."""
-        return self._path("records", task.key, ".parquet").exists()
+        return self._records_path(task).exists()
 
     def put(self, task: Task, records: Sequence[Record], adversarials: Tensor, seconds: float) -> None:
-        """Writes a finished task."""
-        with atomic_path(self._path("adversarials", task.key, ".safetensors")) as temporary:
-            save_file({"adversarials": adversarials.cpu().contiguous()}, temporary)
-        write_text(self._path("seconds", task.key, ".json"), json.dumps({"seconds": seconds}))
-        table = pa.Table.from_pylist([vars(record) for record in records], schema=SCHEMA)
-        with atomic_path(self._path("records", task.key, ".parquet")) as temporary:
-            pq.write_table(table, temporary)
+        """Writes a finished task, unless another run has done so already.
 
-    def put_json(self, name: str, value: dict[str, Any]) -> None:
-        """Writes a small result that belongs to the whole run."""
-        write_text(self.folder / f"{name}.json", json.dumps(value, indent=2) + "\n")
+        Args:
+            task: What was done.
+            records: One an image, in the order of the task's indices.
+            adversarials: Their images, in the same order.
+            seconds: Wall-clock time of the whole task.
+        """
+        if self.has(task):
+            return
+        indices = torch.tensor(task.indices)
+        content = save({"adversarials": adversarials.cpu().contiguous(), "indices": indices})
+        name = f"{task.key}-{_digest(content)}.safetensors"
+        self.write("adversarials", name, content)
+        self.put_json("seconds", task.key, {"seconds": seconds})
+        rows = [vars(record) | {"adversarials": name} for record in records]
+        with atomic_path(self._records_path(task)) as temporary:
+            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary, write_page_checksum=True)
 
-    def get_json(self, name: str) -> dict[str, Any] | None:
-        """What :meth:`put_json` wrote under this name."""
-        path = self.folder / f"{name}.json"
-        if not path.exists():
+    def write(self, kind: str, name: str, content: bytes) -> None:
+        """Writes a file at once or not at all.
+
+        Args:
+            kind: Folder within the store.
+            name: Of the file.
+            content: All of it.
+        """
+        with atomic_path(self._path(kind, name)) as temporary:
+            temporary.write_bytes(content)
+
+    def put_json(self, kind: str, name: str, value: Mapping[str, Any]) -> None:
+        """Writes a small result.
+
+        Args:
+            kind: Folder within the store.
+            name: Of the file, without its ending.
+            value: Of plain JSON values.
+        """
+        write_text(self._path(kind, f"{name}.json"), json.dumps(dict(value)) + "\n")
+
+    def get_json(self, kind: str, name: str) -> dict[str, Any] | None:
+        """What :meth:`put_json` wrote; None if there is no such file.
+
+        Args:
+            kind: Folder within the store.
+            name: Of the file, without its ending.
+
+        Raises:
+            AbsynthError: If the file is damaged.
+        """
+        path = self._path(kind, f"{name}.json")
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
             return None
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return value
+        except (OSError, ValueError, TypeError) as error:
+            raise _damaged(path, error) from None
+
+    def get_numbers(self, kind: str, name: str, keys: Sequence[str]) -> tuple[float, ...] | None:
+        """Some numbers of what :meth:`put_json` wrote, by their keys; None if there is no such file.
+
+        Raises:
+            AbsynthError: If the file is damaged, or lacks one of the numbers.
+        """
+        value = self.get_json(kind, name)
+        if value is None:
+            return None
+        try:
+            return tuple(float(value[key]) for key in keys)
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damaged(self._path(kind, f"{name}.json"), error) from None
+
+    def seconds(self, task: Task) -> float | None:
+        """Wall-clock time that the task took; None if that is not known.
+
+        Raises:
+            AbsynthError: If the file is damaged.
+        """
+        known = self.get_numbers("seconds", task.key, ["seconds"])
+        return None if known is None else known[0]
 
     def records(self, tasks: Sequence[Task]) -> list[Record]:
-        """The records of those tasks that are done, under the names that the tasks give their models.
+        """The records of those tasks that are done, under the names that the tasks give model and data.
 
         Raises:
             AbsynthError: If a file is damaged.
         """
         found: list[Record] = []
         for task in tasks:
-            path = self._path("records", task.key, ".parquet")
-            if not path.exists():
-                continue
-            try:
-                rows = pq.read_table(path, schema=SCHEMA).to_pylist()
-            except (pa.ArrowInvalid, OSError) as error:
-                raise AbsynthError(
-                    f"The record {path} is damaged ({error}); delete it to run it again."
-                ) from None
-            found += [Record(**(row | {"model": task.model})) for row in rows]
+            for row in self._rows(task) if self.has(task) else []:
+                del row["adversarials"]
+                found.append(Record(**(row | {"model": task.model, "dataset": task.dataset})))
         return found
+
+    def _rows(self, task: Task) -> list[dict[str, Any]]:
+        path = self._records_path(task)
+        try:
+            table = pq.read_table(path, page_checksum_verification=True)
+            if table.schema.remove_metadata() != SCHEMA:
+                raise ValueError("other columns")
+            rows: list[dict[str, Any]] = table.to_pylist()
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise _damaged(path, error) from None
+        if tuple(row["index"] for row in rows) != task.indices:
+            raise _damaged(path, "other images")
+        return rows
 
     def adversarials(self, task: Task) -> Tensor:
         """The adversarial images of a finished task, in the order of its indices.
 
         Raises:
-            AbsynthError: If the task is not done.
+            AbsynthError: If the task is not done, or a file is missing or damaged.
         """
-        path = self._path("adversarials", task.key, ".safetensors")
-        if not path.exists():
+        if not self.has(task):
             raise AbsynthError(f"{self.folder} holds no adversarials of {task.attack} on {task.model}.")
-        return load_file(path)["adversarials"]
+        name = str(self._rows(task)[0]["adversarials"])
+        path = self._path("adversarials", name)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise AbsynthError(
+                f"The images {path} cannot be read ({error.strerror}); "
+                f"delete {self._records_path(task)} to attack them again."
+            ) from None
+        if name != f"{task.key}-{_digest(content)}.safetensors":
+            raise AbsynthError(
+                f"The images {path} are damaged; delete them and {self._records_path(task)} "
+                "to attack them again."
+            )
+        return load(content)["adversarials"]
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:24]
+
+
+def _damaged(path: Path, reason: object) -> AbsynthError:
+    return AbsynthError(f"The record {path} is damaged ({reason}); delete it to run it again.")

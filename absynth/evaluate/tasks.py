@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
-from absynth.attacks.suites import find_attack
+from absynth.attacks.suites import find_attack, suite_attacks
 from absynth.errors import AbsynthError
 from absynth.norms import Norm
+from absynth.shapes import Images, Labels
+from absynth.zoo import model_names
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Task:
         norm: What the attack minimises.
         attack: Its name.
         settings: Its settings, as JSON.
-        dataset: Name of the data set, of which the test split is used.
+        dataset: Name or path of the data set, of which the test split is used.
+        data: Hash of that split.
         indices: Which of its images.
         seed: Of the attack.
     """
@@ -37,29 +40,32 @@ class Task:
     attack: str
     settings: str
     dataset: str
+    data: str
     indices: tuple[int, ...]
     seed: int
 
     @property
     def key(self) -> str:
-        """A hash of everything that the result depends on; the model's name is not among it."""
-        parts = (self.weights, self.norm, self.attack, self.settings, self.dataset, self.indices, self.seed)
+        """A hash of everything that the result depends on; names of model and data are not among it."""
+        parts = (self.weights, self.norm, self.attack, self.settings, self.data, self.indices, self.seed)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A named benchmark.
+    """A benchmark: what is attacked, how, and on how many images.
 
     Attributes:
-        models: Names or folders.
+        models: What :func:`absynth.evaluate.models.load_classifier` takes.
         suite: Whose settings the attacks have.
         attacks: Which attacks of the suite, by norm; none for the clean accuracy alone.
         images: How many test images are attacked.
-        clean_images: How many test images the clean accuracy is measured on.
+        clean_images: How many test images the clean accuracy is measured on; all if there are fewer.
         shard: Images a task.
-        dataset: Named data set.
+        dataset: Name or path of the data set.
         seed: Of the choice of images and of every attack.
+        fewer_images: By attack, how many of the images it gets, where that is not all.
+        thresholds: By norm, the distances at which to give accuracy, where they are not the paper's.
     """
 
     models: tuple[str, ...]
@@ -70,20 +76,49 @@ class Preset:
     shard: int = 50
     dataset: str = "mnist"
     seed: int = 0
+    fewer_images: Mapping[str, int] = field(default_factory=dict)
+    thresholds: Mapping[Norm, tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Sees that there is something to do.
+        """Sees that there is something to do and that its parts fit together.
 
         Raises:
-            AbsynthError: If there is not.
+            AbsynthError: If not.
         """
-        if not self.models or min(self.images, self.clean_images, self.shard) < 1:
+        counts = (self.images, self.clean_images, self.shard, *self.fewer_images.values())
+        if not self.models or min(counts) < 1:
             raise AbsynthError("A benchmark needs at least one model and one image.")
+        if len(set(self.models)) < len(self.models):
+            raise AbsynthError(f"A model is named twice among {', '.join(self.models)}; name each once.")
+        if self.seed < 0:
+            raise AbsynthError(f"The seed is {self.seed}; it must be at least 0.")
+        for name in self.fewer_images:
+            if not any(name in names for names in self.attacks.values()):
+                raise AbsynthError(f"Fewer images are asked for '{name}', which is none of the attacks.")
+        for norm, sizes in self.thresholds.items():
+            if not sizes or not all(0 < size < torch.inf for size in sizes):
+                raise AbsynthError(f"The thresholds of {norm} must be numbers above 0, at least one.")
 
     @property
     def norms(self) -> tuple[Norm, ...]:
         """The norms that are attacked in."""
         return tuple(self.attacks)
+
+    def images_for(self, attack: str) -> int:
+        """How many images an attack gets."""
+        return min(self.images, self.fewer_images.get(attack, self.images))
+
+
+def all_attacks(suite: str, norms: Iterable[Norm] = ("l2", "linf", "l0")) -> dict[Norm, tuple[str, ...]]:
+    """The names of all attacks of a suite, by norm.
+
+    Raises:
+        AbsynthError: If there is no such suite, or it has nothing for one of the norms.
+
+    >>> all_attacks("quick", ["l0"])
+    {'l0': ('salt-and-pepper', 'pointwise', 'fmn')}
+    """
+    return {norm: tuple(attack.name for attack in suite_attacks(suite, norm)) for norm in norms}
 
 
 MODELS = ("abs", "binary-abs", "codebook-abs", "cnn", "binary-cnn", "nearest-neighbour")
@@ -103,6 +138,22 @@ PRESETS: dict[str, Preset] = {
         images=10,
         clean_images=1000,
     ),
+    "standard": Preset(
+        models=model_names(),
+        suite="strong",
+        attacks=all_attacks("strong"),
+        images=100,
+        clean_images=10_000,
+        # these ask the model thousands of times about each image
+        fewer_images={"boundary": 20, "pointwise": 20, "carlini-wagner": 20},
+    ),
+    "paper": Preset(
+        models=model_names(),
+        suite="paper",
+        attacks=all_attacks("paper"),
+        images=1000,
+        clean_images=10_000,
+    ),
 }
 
 
@@ -120,15 +171,26 @@ def find_preset(name: str) -> Preset:
 def weights_hash(model: nn.Module) -> str:
     """SHA-256 over the names, types and values of all tensors, over the class and its config.
 
-    Two models of equal hash decide alike, whatever they are called and wherever they are stored.
+    Two models of equal hash decide alike, whatever they are called and wherever they are stored. A module
+    without a config is told apart by how it prints.
     """
     digest = hashlib.sha256(type(model).__qualname__.encode())
     if callable(config := getattr(model, "config", None)):
         digest.update(json.dumps(config(), sort_keys=True).encode())
+    else:
+        digest.update(re.sub(r" at 0x[0-9a-f]+", "", repr(model)).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         content = tensor.detach().cpu().reshape(-1).view(torch.uint8)
         digest.update(content.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def data_hash(images: Images, labels: Labels) -> str:
+    """SHA-256 over the shape and the values of labelled images."""
+    digest = hashlib.sha256(str(tuple(images.shape)).encode())
+    digest.update(images.contiguous().numpy().tobytes())
+    digest.update(labels.contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -147,23 +209,39 @@ def choose_images(total: int, count: int, seed: int) -> tuple[int, ...]:
     return tuple(order[:count].tolist())
 
 
-def plan(preset: Preset, model: str, weights: str, indices: Sequence[int]) -> list[Task]:
-    """All tasks of one model, the attacks of a norm one after the other."""
+def plan(
+    preset: Preset, name: str, model: nn.Module, *, weights: str, data: str, indices: Sequence[int]
+) -> list[Task]:
+    """All tasks of one model, the attacks of a norm one after the other; those that do not apply left out.
+
+    Args:
+        preset: Which attacks, and of how many images.
+        name: Of the model.
+        model: The model itself.
+        weights: Its hash.
+        data: Hash of the test split.
+        indices: Which of its images are attacked.
+
+    Raises:
+        AbsynthError: If the suite has no attack of that name.
+    """
     tasks = []
     for norm, names in preset.attacks.items():
-        for name in names:
-            attack = find_attack(name, norm, preset.suite)
-            settings: dict[str, Any] = attack.settings
-            for start in range(0, len(indices), preset.shard):
+        for attack in (find_attack(one, norm, preset.suite) for one in names):
+            if not attack.applies_to(model):
+                continue
+            chosen = indices[: preset.images_for(attack.name)]
+            for start in range(0, len(chosen), preset.shard):
                 tasks.append(
                     Task(
-                        model=model,
+                        model=name,
                         weights=weights,
                         norm=norm,
                         attack=attack.name,
-                        settings=json.dumps(settings, sort_keys=True),
+                        settings=json.dumps(attack.settings, sort_keys=True),
                         dataset=preset.dataset,
-                        indices=tuple(indices[start : start + preset.shard]),
+                        data=data,
+                        indices=tuple(chosen[start : start + preset.shard]),
                         seed=preset.seed,
                     )
                 )

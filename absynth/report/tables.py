@@ -11,9 +11,11 @@ from rich.table import Table
 
 from absynth.attacks import AttackResult
 from absynth.errors import AbsynthError
-from absynth.evaluate.paper import PAPER, THRESHOLDS
+from absynth.evaluate.paper import IMAGES, PAPER, THRESHOLDS, PaperFigure
 from absynth.evaluate.runner import BenchmarkResult
-from absynth.evaluate.summaries import summaries, summarize
+from absynth.evaluate.status import ModelStatus
+from absynth.evaluate.summaries import ALL, AttackSummary, attack_rows, summaries, summarize, thresholds
+from absynth.evaluate.tasks import Preset
 from absynth.files import atomic_path
 from absynth.norms import Norm
 from absynth.shapes import Labels
@@ -22,45 +24,155 @@ NAMES: dict[Norm, str] = {"l2": "L2", "l1": "L1", "linf": "Linf", "l0": "L0"}
 
 
 def format_distance(value: float, norm: Norm) -> str:
-    """A distance as the paper prints it: pixels as they are, everything else with two decimals."""
+    """A distance: pixels as they are, Linf with three decimals, everything else with two."""
     if math.isinf(value):
         return "∞"
-    return f"{value:g}" if norm == "l0" else f"{value:.2f}"
+    return f"{value:g}" if norm == "l0" else f"{value:.{3 if norm == 'linf' else 2}f}"
+
+
+def format_seconds(seconds: float) -> str:
+    """A time in the unit that suits it.
+
+    >>> [format_seconds(seconds) for seconds in (0.5, 90, 9000)]
+    ['0.50 s', '1.5 min', '2.5 h']
+    """
+    if seconds < 60:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def paper_figure(preset: Preset, model: str, norm: Norm) -> PaperFigure | None:
+    """What the paper has to set beside a model's figures; None where it has nothing, as on other data."""
+    return PAPER.get(model, {}).get(norm) if preset.dataset.strip().lower() == "mnist" else None
+
+
+def has_paper_figures(preset: Preset) -> bool:
+    """Whether the paper has something to set beside any of the benchmark's figures."""
+    return any(paper_figure(preset, model, norm) for model in preset.models for norm in preset.norms)
+
+
+def describe_samples(preset: Preset) -> str:
+    """On which images and with which attacks a benchmark was run, in one sentence without a full stop."""
+    samples = f"clean accuracy on {preset.clean_images} test images of {preset.dataset}"
+    if preset.norms:
+        samples += f", {preset.images} of them attacked with the suite '{preset.suite}'"
+        counts = {name: preset.images_for(name) for name in preset.fewer_images}
+        fewer = [f"{count} by {name}" for name, count in counts.items() if count < preset.images]
+        samples += f" (only {', '.join(fewer)})" if fewer else ""
+    if has_paper_figures(preset):
+        samples += f"; the paper attacked {IMAGES}"
+    return f"{samples}; seed {preset.seed}"
+
+
+def format_figures(summary: AttackSummary, norm: Norm, figure: PaperFigure | None) -> list[str]:
+    """Median and accuracies as cells, the paper's figures in brackets where it has them."""
+    cells = [format_distance(summary.median, norm)]
+    if figure is not None:
+        cells[0] += f" ({format_distance(figure.median, norm)})"
+    for size, accuracy in summary.accuracies.items():
+        cell = f"{accuracy:.0%}"
+        if figure is not None and size in figure.accuracies:
+            cell += f" ({figure.accuracies[size]:.0%})"
+        cells.append(cell)
+    return cells
 
 
 def benchmark_table(result: BenchmarkResult) -> Table:
-    """Clean accuracy, median adversarial distance and accuracy at the paper's thresholds, by model.
+    """Clean accuracy, median adversarial distance and accuracy at the thresholds, by model.
 
     The paper's figures stand in brackets where it has the model.
     """
     preset = result.preset
-    samples = f"clean accuracy on {preset.clean_images} test images of {preset.dataset}"
-    if preset.norms:
-        samples += (
-            f", {preset.images} of them attacked with the suite '{preset.suite}'; the paper attacked 1000"
-        )
-    table = Table(
-        title="Robustness to attacks (upper bounds); the paper's figures in brackets"
-        if preset.norms
-        else "Clean accuracy",
-        caption=f"{samples}; seed {preset.seed}",
-    )
-    table.add_column("model", no_wrap=True)
-    table.add_column("clean", justify="right")
+    title = "Robustness to attacks (upper bounds)" if preset.norms else "Clean accuracy"
+    if has_paper_figures(preset):
+        title += "; the paper's figures in brackets"
+    table = Table(title=title, caption=describe_samples(preset), pad_edge=False, collapse_padding=True)
+    # where the window is narrow, names and brackets go into a second line before any figure is cut
+    table.add_column("model", overflow="fold")
+    table.add_column("clean", justify="right", min_width=6)
     for norm in preset.norms:
-        table.add_column(f"{NAMES[norm]} median", justify="right")
-        table.add_column(f"at {THRESHOLDS[norm]:g}", justify="right")
+        table.add_column(f"{NAMES[norm]} median", justify="right", min_width=7)
+        for size in thresholds(preset, norm):
+            table.add_column(f"at {size:g}", justify="right", min_width=5)
     for model, by_norm in summaries(result).items():
         cells = [f"{result.clean_accuracy[model]:.2%}"]
-        for norm, summary in by_norm.items():
-            median, accuracy = format_distance(summary.median, norm), f"{summary.accuracy:.0%}"
-            if model in PAPER:
-                figure = PAPER[model][norm]
-                median += f" ({format_distance(figure.median, norm)})"
-                accuracy += f" ({figure.accuracy:.0%})"
-            cells += [median, accuracy]
+        for norm in preset.norms:
+            if norm in by_norm:
+                cells += format_figures(by_norm[norm], norm, paper_figure(preset, model, norm))
+            else:
+                cells += ["-"] * (1 + len(thresholds(preset, norm)))
         table.add_row(model, *cells)
     return table
+
+
+def detail_tables(result: BenchmarkResult) -> list[Table]:
+    """One table a model and norm: a row each attack, and the smallest adversarials of all of them."""
+    tables = []
+    for model in result.preset.models:
+        for norm in result.preset.norms:
+            rows = attack_rows(result, model, norm)
+            if not rows:
+                continue
+            table = Table(
+                title=f"{model}: {NAMES[norm]} distances of the adversarials found (upper bounds)",
+                caption=f"seed {result.preset.seed}",
+            )
+            table.add_column("attack", no_wrap=True)
+            for name in ("images", "median", *(f"at {size:g}" for size in rows[0].summary.accuracies)):
+                table.add_column(name, justify="right")
+            table.add_column("queries an image", justify="right")
+            table.add_column("time an image", justify="right")
+            for row in rows:
+                cells = [row.attack, str(row.summary.images), format_distance(row.summary.median, norm)]
+                cells += [f"{accuracy:.0%}" for accuracy in row.summary.accuracies.values()]
+                cells += [f"{row.queries:.0f}", "-" if row.seconds is None else format_seconds(row.seconds)]
+                if row.attack == ALL:
+                    table.add_section()
+                table.add_row(*cells)
+            tables.append(table)
+    return tables
+
+
+def status_table(statuses: Sequence[ModelStatus], title: str) -> Table:
+    """Tasks done and left, time spent and the estimate of the time left, by model."""
+    untimed = any(status.untimed for status in statuses)
+    table = Table(
+        title=f"{title}: progress",
+        caption="'at least' leaves out attacks that have no finished task to go by" if untimed else None,
+    )
+    table.add_column("model", no_wrap=True)
+    for name in ("done", "left", "time spent", "time left, estimated"):
+        table.add_column(name, justify="right")
+    for status in statuses:
+        table.add_row(*_status_cells(status))
+    if len(statuses) > 1:
+        table.add_section()
+        table.add_row(
+            *_status_cells(
+                ModelStatus(
+                    "all",
+                    sum(status.done for status in statuses),
+                    sum(status.total for status in statuses),
+                    sum(status.spent for status in statuses),
+                    sum(status.left for status in statuses),
+                    tuple(attack for status in statuses for attack in status.untimed),
+                )
+            )
+        )
+    return table
+
+
+def _status_cells(status: ModelStatus) -> list[str]:
+    left = format_seconds(status.left)
+    if status.untimed:
+        left = f"at least {left}" if status.left else "not known"
+    return [
+        status.model,
+        str(status.done),
+        str(status.total - status.done),
+        format_seconds(status.spent),
+        left,
+    ]
 
 
 def attack_table(result: AttackResult, norm: Norm, title: str) -> Table:
@@ -73,7 +185,7 @@ def attack_table(result: AttackResult, norm: Norm, title: str) -> Table:
         value = float(distances[min(len(distances) - 1, int(fraction * len(distances)))])
         cells[f"{NAMES[norm]} {name}"] = format_distance(value, norm)
     if threshold is not None:
-        cells[f"accuracy at {threshold:g}"] = f"{summarize(distances, threshold).accuracy:.0%}"
+        cells[f"accuracy at {threshold:g}"] = f"{summarize(distances, [threshold]).accuracies[threshold]:.0%}"
     for name in cells:
         table.add_column(name, justify="right")
     table.add_row(*cells.values())

@@ -1,21 +1,35 @@
 """The benchmark: its records, its choice of images, and going on after an interruption."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import absynth
+from absynth.attacks import suite_attacks
 from absynth.errors import AbsynthError
 from absynth.evaluate import runner
-from absynth.evaluate.paper import PAPER, THRESHOLDS
-from absynth.evaluate.runner import BenchmarkResult, run_benchmark, smallest_distances
+from absynth.evaluate.paper import PAPER, SIZES, THRESHOLDS
+from absynth.evaluate.runner import BenchmarkResult, run_benchmark
+from absynth.evaluate.smallest import smallest_distances
 from absynth.evaluate.store import Record, ResultStore
-from absynth.evaluate.summaries import summaries, summarize
-from absynth.evaluate.tasks import PRESETS, Preset, choose_images, find_preset, plan, weights_hash
+from absynth.evaluate.summaries import ALL, attack_rows, summaries, summarize
+from absynth.evaluate.tasks import (
+    PRESETS,
+    Preset,
+    Task,
+    choose_images,
+    data_hash,
+    find_preset,
+    plan,
+    weights_hash,
+)
+from absynth.models.cnn import CNN
 from absynth.progress import progress_display
-from absynth.report.tables import benchmark_table, format_distance
+from absynth.zoo import model_names
 
 PRESET = Preset(
     models=("linear",),
@@ -92,10 +106,11 @@ def test_a_finished_run_attacks_nothing_again(tmp_path, monkeypatch):
 def test_records_are_complete_and_true(tmp_path):
     store = ResultStore(tmp_path)
     result = run(store)
-    tasks = plan(PRESET, "linear", weights_hash(Linear()), choose_images(10_000, PRESET.images, PRESET.seed))
-    assert len(result.records) == sum(len(task.indices) for task in tasks)
+    assert len(result.records) == 3 * PRESET.images
+    assert set(result.seconds) == {task.key for task in result.tasks}
+    assert min(result.seconds.values()) > 0
     model = Linear()
-    for task in tasks:
+    for task in result.tasks:
         adversarials = store.adversarials(task)
         for record, image in zip(store.records([task]), adversarials, strict=True):
             assert record.attack == task.attack
@@ -103,22 +118,78 @@ def test_records_are_complete_and_true(tmp_path):
                 assert int(model(image[None]).argmax()) != record.label
 
 
-def test_other_weights_are_other_tasks():
-    indices = choose_images(10_000, 3, 0)
-    first = plan(PRESET, "linear", weights_hash(Linear(0.1)), indices)
-    second = plan(PRESET, "linear", weights_hash(Linear(0.2)), indices)
-    renamed = plan(PRESET, "another name", weights_hash(Linear(0.1)), indices)
-    assert not {task.key for task in first} & {task.key for task in second}
-    assert [task.key for task in first] == [task.key for task in renamed]
+def test_the_smallest_adversarial_of_each_image_is_kept(tmp_path):
+    result = run(ResultStore(tmp_path))
+    images, _ = absynth.load_dataset("mnist", "test")
+    attacked = [record for record in result.records if record.norm == "linf"]
+    (path,) = (tmp_path / "smallest").glob("*-linf-*.safetensors")
+    kept = load_file(path)
+    assert torch.equal(kept["distances"], smallest_distances(attacked, "linear", "linf"))
+    found = kept["distances"].isfinite()
+    moved = (kept["adversarials"].double() - images[kept["indices"]].double()).abs().flatten(1).amax(1)
+    assert torch.equal(moved[found], kept["distances"][found])
+    fooled = Linear()(kept["adversarials"][found]).argmax(1)
+    assert (fooled != kept["labels"][found]).all()
+    names = ("fgsm", "bim")
+    for index, distance, attack in zip(
+        kept["indices"].tolist(), kept["distances"].tolist(), kept["attack"].tolist(), strict=True
+    ):
+        assert any(
+            (record.index, record.attack, record.distance) == (index, names[attack], distance)
+            for record in attacked
+        )
 
 
-def test_a_damaged_record_is_named(tmp_path):
-    store = ResultStore(tmp_path)
-    run(store)
-    damaged = next((tmp_path / "records").iterdir())
-    damaged.write_bytes(b"no parquet")
-    with pytest.raises(AbsynthError, match=damaged.name):
-        run(store)
+def make_plan(model: nn.Module, name: str = "linear", data: str = "d", preset: Preset = PRESET) -> list[Task]:
+    return plan(preset, name, model, weights=weights_hash(model), data=data, indices=range(preset.images))
+
+
+def test_other_weights_or_images_are_other_tasks():
+    keys = {task.key for task in make_plan(Linear(0.1))}
+    assert [task.key for task in make_plan(Linear(0.1))] == [
+        task.key for task in make_plan(Linear(0.1), name="another name")
+    ]
+    assert not keys & {task.key for task in make_plan(Linear(0.2))}
+    assert not keys & {task.key for task in make_plan(Linear(0.1), data="other")}
+
+
+def test_a_module_without_a_config_is_told_apart_by_how_it_prints():
+    assert weights_hash(nn.Conv2d(1, 1, 3, stride=1).apply(_blank)) != weights_hash(
+        nn.Conv2d(1, 1, 3, stride=2).apply(_blank)
+    )
+
+
+def _blank(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+
+
+def test_other_pixels_or_labels_are_other_data():
+    images, labels = torch.zeros(2, 1, 2, 2), torch.tensor([0, 1])
+    assert data_hash(images, labels) == data_hash(images.clone(), labels.clone())
+    assert data_hash(images, labels) != data_hash(images, labels.flip(0))
+    assert data_hash(images, labels) != data_hash(images + 1, labels)
+    assert data_hash(images, labels) != data_hash(images.view(2, 1, 1, 4), labels)
+
+
+def test_an_attack_may_get_fewer_images():
+    preset = replace(PRESET, fewer_images={"fgsm": 2, "pointwise": 100})
+    counts: dict[str, int] = {}
+    for task in make_plan(Linear(), preset=preset):
+        counts[task.attack] = counts.get(task.attack, 0) + len(task.indices)
+    assert counts == {"fgsm": 2, "bim": 6, "pointwise": 6}
+
+
+def test_attacks_that_do_not_apply_are_left_out():
+    preset = replace(PRESET, suite="strong", attacks={"linf": ("fgsm", "latent-descent")})
+    assert {task.attack for task in make_plan(CNN(2), preset=preset)} == {"fgsm"}
+
+
+def test_a_norm_without_attacks_is_missing(tmp_path):
+    preset = replace(PRESET, suite="strong", attacks={"linf": ("fgsm",), "l2": ("latent-descent",)})
+    result = run(ResultStore(tmp_path), preset)
+    assert set(summaries(result)["linear"]) == {"linf"}
+    assert attack_rows(result, "linear", "l2") == []
 
 
 def test_results_need_a_folder(tmp_path):
@@ -154,19 +225,26 @@ def test_the_smallest_distance_over_attacks_counts():
 
 
 def test_median_and_accuracy_by_hand():
-    summary = summarize(torch.tensor([0.0, 1.0, 1.5, 2.0, math.inf], dtype=torch.float64), 1.5)
-    assert (summary.median, summary.accuracy, summary.images) == (1.5, 0.4, 5)
-    assert summarize(torch.tensor([1.0, math.inf, math.inf, math.inf]), 1.5).median == math.inf
+    summary = summarize(torch.tensor([0.0, 1.0, 1.5, 2.0, math.inf], dtype=torch.float64), [1.5, 2.5])
+    assert (summary.median, summary.accuracies, summary.images) == (1.5, {1.5: 0.4, 2.5: 0.2}, 5)
+    assert summarize(torch.tensor([1.0, math.inf, math.inf, math.inf]), [1.5]).median == math.inf
 
 
-def test_the_table_shows_the_records(tmp_path):
-    result = run(ResultStore(tmp_path))
-    figures = summaries(result)["linear"]["linf"]
-    table = benchmark_table(result)
-    cells = [next(iter(column.cells)) for column in table.columns]
-    assert cells[0] == "linear"
-    assert cells[2] == format_distance(figures.median, "linf")
-    assert cells[3] == f"{figures.accuracy:.0%}"
+def test_every_attack_has_a_row_and_all_of_them_another():
+    tasks = [
+        Task("m", "w", "l2", "a", "{}", "mnist", "d", (4, 1), 0),
+        Task("m", "w", "l2", "b", "{}", "mnist", "d", (4,), 0),
+    ]
+    records = [record("m", 4, 2.0), record("m", 1, math.inf), record("m", 4, 1.0, "b")]
+    preset = replace(PRESET, models=("m",), attacks={"l2": ("a", "b")}, images=2)
+    result = BenchmarkResult(preset, {"m": 1.0}, {"m": "w"}, tasks, records, {tasks[0].key: 3.0})
+    rows = attack_rows(result, "m", "l2")
+    assert [row.attack for row in rows] == ["a", "b", ALL]
+    assert [row.summary.median for row in rows] == [math.inf, 1.0, math.inf]
+    assert [row.summary.accuracies for row in rows] == [{1.5: 1.0}, {1.5: 0.0}, {1.5: 0.5}]
+    assert [row.summary.images for row in rows] == [2, 1, 2]
+    assert [row.queries for row in rows] == [5.0, 5.0, 7.5]
+    assert [row.seconds for row in rows] == [1.5, None, None]
 
 
 def test_the_clean_accuracy_alone(tmp_path):
@@ -177,22 +255,56 @@ def test_the_clean_accuracy_alone(tmp_path):
     right = (Linear()(images[chosen]).argmax(1) == labels[chosen]).double().mean()
     assert result.clean_accuracy == {"linear": float(right)}
     assert result.records == []
-    cells = [next(iter(column.cells)) for column in benchmark_table(result).columns]
-    assert cells == ["linear", f"{float(right):.2%}"]
 
 
-def test_distances_are_printed_as_the_paper_does():
-    assert format_distance(16.0, "l0") == "16"
-    assert format_distance(2.236, "l2") == "2.24"
-    assert format_distance(math.inf, "l2") == "∞"
+def test_the_clean_accuracy_takes_what_images_there_are(tmp_path, monkeypatch):
+    images, labels = absynth.load_dataset("mnist", "test")
+    monkeypatch.setattr(runner, "load_dataset", lambda *_: (images[:30], labels[:30]))
+    result = run(ResultStore(tmp_path), replace(PRESET, attacks={}, clean_images=1000))
+    assert result.preset.clean_images == 30
+    with pytest.raises(AbsynthError, match="31 images were asked for; the data set has 30"):
+        run(ResultStore(tmp_path), replace(PRESET, images=31))
 
 
 def test_presets_and_the_papers_figures_fit_together():
     quick = find_preset("quick")
     assert quick is PRESETS["quick"]
     assert set(quick.norms) <= set(THRESHOLDS)
-    assert all(set(figures) == set(THRESHOLDS) for figures in PAPER.values())
-    with pytest.raises(AbsynthError, match="choose one of clean, quick"):
+    for figures in PAPER.values():
+        assert set(figures) == set(THRESHOLDS) == set(SIZES)
+        for norm, figure in figures.items():
+            shares = list(figure.accuracies.values())
+            assert THRESHOLDS[norm] in figure.accuracies
+            assert shares == sorted(shares, reverse=True)
+            below = [size for size, share in figure.accuracies.items() if share > 0.5]
+            assert max(below, default=0) <= figure.median
+    with pytest.raises(AbsynthError, match="choose one of clean, quick, standard, paper"):
         find_preset("quik")
-    with pytest.raises(AbsynthError, match="at least one"):
-        Preset(models=(), suite="quick", attacks={"l2": ("fgm",)}, images=1, clean_images=1)
+
+
+def test_the_large_presets_have_every_model_and_attack():
+    for name, suite, images in (("standard", "strong", 100), ("paper", "paper", 1000)):
+        preset = find_preset(name)
+        assert preset.models == model_names()
+        assert preset.images == images
+        for norm in ("l2", "linf", "l0"):
+            assert preset.attacks[norm] == tuple(attack.name for attack in suite_attacks(suite, norm))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"models": ()}, "at least one model"),
+        ({"images": 0}, "at least one model and one image"),
+        ({"fewer_images": {"fgsm": 0}}, "at least one model and one image"),
+        ({"models": ("a", "a")}, "named twice"),
+        ({"seed": -1}, "seed is -1"),
+        ({"fewer_images": {"ddn": 2}}, "'ddn', which is none of the attacks"),
+        ({"thresholds": {"l2": (0.0, 1.0)}}, "thresholds of l2"),
+        ({"thresholds": {"l2": ()}}, "thresholds of l2"),
+        ({"thresholds": {"l2": (math.nan,)}}, "thresholds of l2"),
+    ],
+)
+def test_a_preset_that_does_not_fit_together(changes, sentence):
+    with pytest.raises(AbsynthError, match=sentence):
+        replace(PRESET, **changes)

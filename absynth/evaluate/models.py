@@ -1,0 +1,165 @@
+"""Any classifier by name: of the zoo, saved in a folder, or made by a function in a user's own file."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from absynth.attacks.target import private_randomness
+from absynth.errors import AbsynthError
+from absynth.evaluate.tasks import weights_hash
+from absynth.zoo import load, model_folder
+
+EXAMPLE = (2, 1, 28, 28)
+"""Shape of the blank images that a user's model is tried on."""
+
+
+def find_function(name: str) -> tuple[Path, str] | None:
+    """The file and the function that ``my_file.py:make_model`` names; None for any other name.
+
+    Raises:
+        AbsynthError: If it names a file without a function.
+
+    >>> find_function("models/mine.py:make_model")[1]
+    'make_model'
+    """
+    file, _, function = name.rpartition(":")
+    if file.endswith(".py") and function:
+        return Path(file), function
+    if name.rstrip(":").endswith(".py"):
+        bare = name.rstrip(":")
+        raise AbsynthError(
+            f"'{name}' names no function; add the one that makes the model, for example {bare}:make_model."
+        )
+    return None
+
+
+def check_name(name: str) -> None:
+    """Sees that there is a model of this name, without loading it.
+
+    Raises:
+        AbsynthError: If there is none.
+    """
+    found = find_function(name)
+    if found is None:
+        model_folder(name)
+    else:
+        _read(found[0])
+
+
+def load_classifier(name: str) -> nn.Module:
+    """A classifier, in evaluation mode.
+
+    A function in a file is called without arguments, with all generators seeded with 0, so that a model of
+    random weights is the same whenever it is made. While it runs, modules beside the file can be imported.
+
+    Args:
+        name: A name of the zoo, a folder written by ``save_pretrained``, or ``my_file.py:make_model``.
+
+    Raises:
+        AbsynthError: If there is no such file or function, it raises, or what it makes is no classifier of
+            images of shape (batch, 1, 28, 28).
+    """
+    found = find_function(name)
+    if found is None:
+        return load(name)
+    path, function = found
+    source = _read(path)
+    with private_randomness(0, torch.device("cpu")), _own_errors(name, path), _importable(path.parent):
+        module = ModuleType(f"absynth_model_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}")
+        module.__file__ = str(path)
+        sys.modules[module.__name__] = module
+        exec(compile(source, str(path), "exec"), vars(module))
+        if not callable(make := getattr(module, function, None)):
+            raise AbsynthError(f"{path} has no function '{function}'; name one that is in the file.")
+        model = make()
+    if not isinstance(model, nn.Module):
+        raise AbsynthError(
+            f"{name} made a {type(model).__name__}; it must return a torch.nn.Module from images to logits."
+        )
+    model.eval()
+    with _own_errors(name, path):
+        _check_answer(name, model)
+    return model
+
+
+def identity(name: str, model: nn.Module) -> str:
+    """A hash of all that decides what a model answers: its weights, and a user's file and function.
+
+    Args:
+        name: What it was loaded by.
+        model: The model.
+    """
+    weights = weights_hash(model)
+    found = find_function(name)
+    if found is None:
+        return weights
+    path, function = found
+    return hashlib.sha256(f"{weights} {function} ".encode() + _read(path)).hexdigest()
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model takes its images; the CPU if it has no tensors."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise AbsynthError(
+            f"The file {path} cannot be read ({error.strerror}); give the path of a Python file."
+        ) from None
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    entry = str(folder.resolve())
+    sys.path.insert(0, entry)
+    try:
+        yield
+    finally:
+        sys.path.remove(entry)
+
+
+@contextmanager
+def _own_errors(name: str, path: Path) -> Iterator[None]:
+    """Tells what a user's code raised in one sentence, with the last line of the file that took part."""
+    try:
+        yield
+    except AbsynthError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        if isinstance(error, SyntaxError) and error.filename == str(path):
+            lines.append(error.lineno)
+        place = f" in line {lines[-1]}" if lines else ""
+        words = " ".join(str(error).split())
+        raise AbsynthError(
+            f"{name} raised {type(error).__name__}{place}: {words}; mend it and run the same command again."
+        ) from None
+
+
+def _check_answer(name: str, model: nn.Module) -> None:
+    images = torch.zeros(EXAMPLE, device=device_of(model), requires_grad=True)
+    with torch.enable_grad():
+        logits = model(images)
+        if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(images):
+            given = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+            raise AbsynthError(
+                f"{name} answers images of shape {EXAMPLE} with {given}; it must answer with logits of shape "
+                f"({len(images)}, classes)."
+            )
+        if logits.requires_grad:
+            torch.autograd.grad(logits.sum(), images, allow_unused=True)

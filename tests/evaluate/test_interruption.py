@@ -1,0 +1,67 @@
+"""A benchmark killed at any moment, or run twice at once, ends with the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("small_benchmark.py")
+TASKS = 40
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the children of this test are forked")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file that counts: neither the seconds nor what a killed run was writing."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("[!.]*"))
+        if path.is_file() and path.parent.name != "seconds"
+    }
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    folder = tmp_path_factory.mktemp("stores")
+    result = subprocess.run(
+        [sys.executable, str(SCRIPT), str(folder / "whole"), str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout), folder
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(outcome: tuple[dict[str, Any], Path]) -> None:
+    story, folder = outcome
+    assert story["first"] == 0
+    assert story["exits"] == [0]
+    unfinished = [tasks for tasks in story["after"] if tasks < TASKS]
+    assert len(unfinished) >= 3
+    assert len(set(unfinished)) >= 3
+    assert contents(folder / "killed") == contents(folder / "whole")
+
+
+def test_two_runs_at_once_leave_the_store_of_one(outcome: tuple[dict[str, Any], Path]) -> None:
+    story, folder = outcome
+    assert story["together"] == [0, 0]
+    assert contents(folder / "together") == contents(folder / "whole")
+
+
+def test_the_store_is_complete(outcome: tuple[dict[str, Any], Path]) -> None:
+    files = contents(outcome[1] / "whole")
+    kinds = [name.partition("/")[0] for name in files]
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {
+        "records": TASKS,
+        "adversarials": TASKS,
+        "clean": 2,
+        "smallest": 6,
+    }

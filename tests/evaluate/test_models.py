@@ -1,0 +1,132 @@
+"""Classifiers by name: the zoo, saved folders and functions in a user's file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from absynth.errors import AbsynthError
+from absynth.evaluate.models import check_name, device_of, find_function, identity, load_classifier
+from absynth.evaluate.tasks import weights_hash
+from absynth.models.cnn import CNN
+
+GOOD = """
+import torch
+from torch import nn
+
+def make_model():
+    return nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(784, 10))
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(GOOD)
+    return path
+
+
+def test_a_users_model_is_ready_for_use(file: Path) -> None:
+    model = load_classifier(f"{file}:make_model")
+    assert not any(module.training for module in model.modules())
+    assert model(torch.zeros(3, 1, 28, 28)).shape == (3, 10)
+    assert device_of(model) == torch.device("cpu")
+
+
+def test_random_weights_are_the_same_each_time_and_the_callers_generators_untouched(file: Path) -> None:
+    before = torch.get_rng_state()
+    first, second = (load_classifier(f"{file}:make_model") for _ in range(2))
+    assert torch.equal(before, torch.get_rng_state())
+    assert identity(f"{file}:make_model", first) == identity(f"{file}:make_model", second)
+
+
+def test_another_file_is_another_model_even_with_the_same_weights(file: Path) -> None:
+    name = f"{file}:make_model"
+    before = identity(name, load_classifier(name))
+    file.write_text(GOOD.replace("nn.Linear(784, 10))", "nn.Linear(784, 10), nn.Tanh())"))
+    assert identity(name, load_classifier(name)) != before
+    file.write_text(GOOD + "# the same, with a comment\n")
+    assert identity(name, load_classifier(name)) != before
+
+
+def test_another_function_is_another_model_even_with_the_same_weights(file: Path) -> None:
+    file.write_text(GOOD + "make_other = make_model\n")
+    model = load_classifier(f"{file}:make_model")
+    assert identity(f"{file}:make_model", model) != identity(f"{file}:make_other", model)
+
+
+def test_modules_beside_the_file_can_be_imported(file: Path) -> None:
+    (file.parent / "beside_the_file.py").write_text("CLASSES = 7\n")
+    file.write_text("import beside_the_file\n" + GOOD.replace("10", "beside_the_file.CLASSES"))
+    path = list(sys.path)
+    try:
+        assert load_classifier(f"{file}:make_model")(torch.zeros(1, 1, 28, 28)).shape == (1, 7)
+    finally:
+        sys.modules.pop("beside_the_file", None)
+    assert sys.path == path
+
+
+def test_names_of_the_zoo_and_saved_folders(tmp_path: Path) -> None:
+    model = CNN(2)
+    model.save_pretrained(tmp_path / "saved")
+    for name in ("cnn", str(tmp_path / "saved")):
+        check_name(name)
+        loaded = load_classifier(name)
+        assert isinstance(loaded, CNN)
+        assert identity(name, loaded) == weights_hash(loaded)
+    with pytest.raises(AbsynthError, match="no model 'resnet'"):
+        check_name("resnet")
+    with pytest.raises(AbsynthError, match="no model 'resnet'"):
+        load_classifier("resnet")
+
+
+def test_only_a_file_with_a_function_is_a_function() -> None:
+    assert find_function("a/b.py:make") == (Path("a/b.py"), "make")
+    assert find_function("abs") is None
+    assert find_function("folder:with:colons") is None
+    for name in ("a/b.py", "a/b.py:"):
+        with pytest.raises(AbsynthError, match=r"names no function; .* a/b\.py:make_model"):
+            find_function(name)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    for act in (check_name, load_classifier):
+        with pytest.raises(AbsynthError, match=r"missing\.py cannot be read \(No such file"):
+            act(f"{tmp_path / 'missing.py'}:make_model")
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("make_other = 1", "has no function 'make_model'"),
+        ("make_model = 1", "has no function 'make_model'"),
+        ("\ndef make_model(:\n", "raised SyntaxError in line 2"),
+        ("\n\nraise RuntimeError('a\\n b')", "raised RuntimeError in line 3: a b; mend it"),
+        ("def make_model():\n    return 1 / 0", "raised ZeroDivisionError in line 2"),
+        ("def make_model(size):\n    return size", "raised TypeError"),
+        ("def make_model():\n    return 'model'", "made a str; it must return a torch.nn.Module"),
+        (GOOD.replace("784", "783"), "raised RuntimeError: mat1 and mat2"),
+        (
+            GOOD.replace("nn.Flatten()", "nn.Identity()").replace("784", "28"),
+            r"\(2, 1, 28, 10\); it must answer",
+        ),
+        (
+            GOOD + "class Two(nn.Module):\n    def forward(self, x):\n        return x, x\nmake_model = Two",
+            "with tuple; it must answer",
+        ),
+        (
+            GOOD
+            + "class No(nn.Module):\n    def forward(self, x):\n        return x.numpy()\nmake_model = No",
+            "raised RuntimeError in line 9: Can't call numpy",
+        ),
+    ],
+)
+def test_what_goes_wrong_in_a_users_file_is_told_in_one_sentence(
+    file: Path, source: str, sentence: str
+) -> None:
+    file.write_text(source)
+    with pytest.raises(AbsynthError, match=sentence):
+        load_classifier(f"{file}:make_model")
