@@ -378,8 +378,9 @@ def distal(
     quiet: Quiet = False,
 ) -> None:
     """Change noise until a model is sure that it shows a digit, and ask the other models about it."""
+    from absynth.evaluate.distal import find_distal, write_distal
     from absynth.progress import progress_display
-    from absynth.report.distal import distal_table, find_distal, write_distal
+    from absynth.report.tables import distal_table
     from absynth.zoo import load
 
     models = {name: load(name) for name in model or ("cnn", "abs")}

@@ -15,13 +15,13 @@ from torch import nn
 
 from absynth.certify.summary import certified_accuracy
 from absynth.errors import AbsynthError
+from absynth.evaluate.distal import read_distal
 from absynth.evaluate.paper import THRESHOLDS
 from absynth.evaluate.tasks import weights_hash
 from absynth.files import write_text
 from absynth.norms import Norm
 from absynth.progress import Progress
 from absynth.report.curves import Certificates, Curve, curves_section, proven
-from absynth.report.distal import read_distal
 from absynth.report.drawing import Panel, Section, drawing_style, save_panel, to_svg
 from absynth.report.figures.adversarials import originals, pixels_section, smallest_section
 from absynth.report.figures.confidence import confidence_section

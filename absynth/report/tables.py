@@ -11,6 +11,7 @@ from rich.table import Table
 
 from absynth.attacks import AttackResult
 from absynth.errors import AbsynthError
+from absynth.evaluate.distal import ENOUGH, Distal
 from absynth.evaluate.paper import IMAGES, PAPER, THRESHOLDS, PaperFigure
 from absynth.evaluate.runner import BenchmarkResult
 from absynth.evaluate.status import ModelStatus
@@ -212,3 +213,17 @@ def write_adversarials(path: Path, result: AttackResult, labels: Labels, indices
             labels=labels.numpy(),
             indices=np.array(indices),
         )
+
+
+def distal_table(found: Sequence[Distal]) -> Table:
+    """How sure each model is of what was made for it and for the others."""
+    table = Table(title=f"Confidence in class {found[0].target}, mean over {len(found[0].images)} images")
+    table.add_column("ascended on", no_wrap=True)
+    table.add_column(f"over {ENOUGH:.0%}", justify="right")
+    for name in found[0].confidences:
+        table.add_column(name, justify="right")
+    for entry in found:
+        sure = int((entry.confidences[entry.model] > ENOUGH).sum())
+        means = [f"{float(values.mean()):.1%}" for values in entry.confidences.values()]
+        table.add_row(entry.model, f"{sure} of {len(entry.images)}", *means)
+    return table

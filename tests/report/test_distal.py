@@ -5,9 +5,10 @@ import torch
 
 from absynth.attacks.gradient_estimation import EstimatedGradient
 from absynth.errors import AbsynthError
+from absynth.evaluate.distal import ENOUGH, ascend, find_distal, read_distal, write_distal
 from absynth.inference.decision import probabilities
-from absynth.report.distal import ENOUGH, ascend, distal_table, find_distal, read_distal, write_distal
 from absynth.report.figures.distal import distal_section
+from absynth.report.tables import distal_table
 
 
 def brightness(images):

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from absynth.report.distal import read_distal
+from absynth.evaluate.distal import read_distal
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

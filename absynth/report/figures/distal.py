@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from absynth.errors import AbsynthError
-from absynth.report.distal import ENOUGH, Distal
+from absynth.evaluate.distal import ENOUGH, Distal
 from absynth.report.drawing import Panel, Section, draw_image, finish_sheet, image_sheet
 from absynth.report.results import model_order
 

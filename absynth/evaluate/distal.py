@@ -10,7 +10,6 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
-from rich.table import Table
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -206,17 +205,3 @@ def read_distal(folder: Path) -> list[Distal]:
                 f"The images {path} are damaged; delete them and run 'absynth distal'."
             ) from None
     return found
-
-
-def distal_table(found: Sequence[Distal]) -> Table:
-    """How sure each model is of what was made for it and for the others."""
-    table = Table(title=f"Confidence in class {found[0].target}, mean over {len(found[0].images)} images")
-    table.add_column("ascended on", no_wrap=True)
-    table.add_column(f"over {ENOUGH:.0%}", justify="right")
-    for name in found[0].confidences:
-        table.add_column(name, justify="right")
-    for entry in found:
-        sure = int((entry.confidences[entry.model] > ENOUGH).sum())
-        means = [f"{float(values.mean()):.1%}" for values in entry.confidences.values()]
-        table.add_row(entry.model, f"{sure} of {len(entry.images)}", *means)
-    return table
