@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -91,6 +91,15 @@ class _Found(NamedTuple):
     adversarials: Tensor
 
 
+@overload
+def is_closed(gap: Tensor, radius: Tensor) -> Tensor: ...
+@overload
+def is_closed(gap: float, radius: float) -> bool: ...
+def is_closed(gap: Tensor | float, radius: Tensor | float) -> Tensor | bool:
+    """Whether a gap is at most 1e-3, or 1e-3 of a radius above 1."""
+    return (gap <= GAP) | (gap <= GAP * radius)
+
+
 @torch.no_grad()
 def certify(
     model: nn.Module,
@@ -169,7 +178,7 @@ def certify(
         BOUND_ONLY if exact and not solvable else None,
         gap.to(home) if solvable else None,
         adversarials.view_as(images).to(home) if solvable else None,
-        (gap <= GAP * radius.clamp(min=1)).to(home) if solvable else None,
+        is_closed(gap, radius).to(home) if solvable else None,
     )
 
 

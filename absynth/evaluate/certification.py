@@ -35,6 +35,7 @@ SCHEMA = pa.schema(
         ("radius", pa.float64()),
         ("method", pa.string()),
         ("exact", pa.bool_()),
+        ("gap", pa.float64()),
     ]
 )
 
@@ -50,7 +51,8 @@ class CertificateRecord:
         norm: Of the radius.
         radius: No change of this size or less flips the prediction; 0 where the prediction is wrong.
         method: What proved it.
-        exact: Whether the radius is the distance of an actual adversarial example, up to the stated gap.
+        exact: Whether the radius was matched with an actual adversarial example.
+        gap: How much further away that is; infinite where none was found; None if it was not looked for.
     """
 
     index: int
@@ -60,6 +62,7 @@ class CertificateRecord:
     radius: float
     method: str
     exact: bool
+    gap: float | None = None
 
 
 def certify_images(
@@ -115,6 +118,7 @@ def _to_records(
             radius=float(certificate.radius[row]),
             method=certificate.method,
             exact=certificate.exact,
+            gap=None if certificate.gap is None else float(certificate.gap[row]),
         )
         for row, index in enumerate(rows)
     ]

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
+from absynth.certify.certificate import is_closed
 from absynth.certify.paper import WARNING
 from absynth.certify.summary import SIZES, UNION, certified_accuracy, union_accuracy
 from absynth.errors import AbsynthError
@@ -36,6 +37,9 @@ def certificate_tables(records: Sequence[CertificateRecord], title: str) -> list
             title=f"{title}: {NAMES[norm]} radii", caption=f"{len(radius)} images, method '{method}'{caution}"
         )
         cells = {"mean": f"{float(radius.mean()):.3f}", "median": f"{float(radius.quantile(0.5)):.3f}"}
+        own = [record for record in records if record.norm == norm]
+        if all(record.gap is not None for record in own):
+            cells["gaps closed"] = f"{closed_share(own):.1%}"
         cells |= {f"at {size:g}": f"{certified_accuracy(radius, size):.1%}" for size in SIZES[norm]}
         for name in cells:
             table.add_column(name, justify="right")
@@ -43,6 +47,12 @@ def certificate_tables(records: Sequence[CertificateRecord], title: str) -> list
         tables.append(table)
     union = union_table(records, title)
     return tables if union is None else [*tables, union]
+
+
+def closed_share(records: Sequence[CertificateRecord]) -> float:
+    """The share of images whose gap between radius and adversarial counts as closed."""
+    closed = [record.gap is not None and is_closed(record.gap, record.radius) for record in records]
+    return sum(closed) / len(closed)
 
 
 def union_table(records: Sequence[CertificateRecord], title: str) -> Table | None:

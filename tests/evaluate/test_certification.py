@@ -10,11 +10,16 @@ import torch
 import absynth
 from absynth.errors import AbsynthError
 from absynth.evaluate import certification
-from absynth.evaluate.certification import CertificateRecord, radii, run_certification
+from absynth.evaluate.certification import (
+    CertificateRecord,
+    radii,
+    run_certification,
+    write_certificates,
+)
 from absynth.models.prototypes import NearestNeighbour
 from absynth.norms import NORMS
 from absynth.progress import progress_display
-from absynth.report.certificates import certificate_tables, check_plot, plot_certificates
+from absynth.report.certificates import certificate_tables, check_plot, closed_share, plot_certificates
 
 
 @pytest.fixture
@@ -98,3 +103,13 @@ def test_the_table_shows_mean_median_and_shares():
 def test_the_plot_is_written(problem, tmp_path):
     plot_certificates(run(problem, None), tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_gaps_are_recorded_where_they_were_looked_for(tmp_path):
+    exact = CertificateRecord(0, 1, 1, "l2", 2.0, "polytope", True, gap=0.0015)
+    open_ = CertificateRecord(1, 1, 1, "l2", 0.5, "polytope", True, gap=0.0015)
+    write_certificates([exact, open_], tmp_path / "radii.parquet")
+    assert pq.read_table(tmp_path / "radii.parquet")["gap"].to_pylist() == [0.0015, 0.0015]
+    assert closed_share([exact, open_]) == 0.5
+    (table,) = certificate_tables([exact, open_], "toy")
+    assert "gaps closed" in [column.header for column in table.columns]
