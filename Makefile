@@ -7,7 +7,8 @@ INSTALLED := .venv/.installed
 # The main job: the quick robustness benchmark on the shipped models, then a page of its results.
 run: $(INSTALLED)
 	$(BIN)/absynth bench --preset quick
-	$(BIN)/absynth report results/quick --out results/report
+	$(BIN)/absynth report results/quick --out results/report \
+		--certificates codebook-abs=docs/results/codebook-abs-certificates.parquet
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
