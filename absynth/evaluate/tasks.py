@@ -129,13 +129,13 @@ PRESETS: dict[str, Preset] = {
     ),
     "quick": Preset(
         models=MODELS,
-        suite="quick",
+        suite="broad",
         attacks={
-            "l2": ("ddn",),
-            "linf": ("bim",),
-            "l0": ("fmn",),
+            "l2": ("ddn", "threshold"),
+            "linf": ("bim", "threshold"),
+            "l0": ("fmn", "threshold"),
         },
-        images=10,
+        images=20,
         clean_images=1000,
     ),
     "standard": Preset(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from absynth.attacks import AttackResult
@@ -87,9 +88,9 @@ def benchmark_table(result: BenchmarkResult) -> Table:
     title = "Robustness to attacks (upper bounds)" if preset.norms else "Clean accuracy"
     if has_paper_figures(preset):
         title += "; the paper's figures in brackets"
-    table = Table(title=title, caption=describe_samples(preset), pad_edge=False, collapse_padding=True)
-    # where the window is narrow, names and brackets go into a second line before any figure is cut
-    table.add_column("model", overflow="fold")
+    table = Table(title=title, caption=describe_samples(preset), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    # where the window is narrow, brackets go into a second line before any name or figure is cut
+    table.add_column("model", no_wrap=True)
     table.add_column("clean", justify="right", min_width=6)
     for norm in preset.norms:
         table.add_column(f"{NAMES[norm]} median", justify="right", min_width=7)
