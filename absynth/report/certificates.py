@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from absynth.certify.certificate import is_closed
@@ -34,7 +35,10 @@ def certificate_tables(records: Sequence[CertificateRecord], title: str) -> list
         method = next(record.method for record in records if record.norm == norm)
         caution = f". {WARNING}" if method == "paper" else ""
         table = Table(
-            title=f"{title}: {NAMES[norm]} radii", caption=f"{len(radius)} images, method '{method}'{caution}"
+            title=f"{title}: {NAMES[norm]} radii",
+            caption=f"{len(radius)} images, method '{method}'{caution}",
+            box=SIMPLE_HEAD,
+            padding=0,
         )
         cells = {"mean": f"{float(radius.mean()):.3f}", "median": f"{float(radius.quantile(0.5)):.3f}"}
         own = [record for record in records if record.norm == norm]
@@ -42,7 +46,8 @@ def certificate_tables(records: Sequence[CertificateRecord], title: str) -> list
             cells["gaps closed"] = f"{closed_share(own):.1%}"
         cells |= {f"at {size:g}": f"{certified_accuracy(radius, size):.1%}" for size in SIZES[norm]}
         for name in cells:
-            table.add_column(name, justify="right")
+            # 80 columns are enough for all of them
+            table.add_column(name, justify="right", min_width=6)
         table.add_row(*cells.values())
         tables.append(table)
     union = union_table(records, title)
