@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,54 +126,42 @@ def train_cnn(
     folder: Path,
     progress: Progress,
     perturbation: Perturbation | None = None,
+    binary: bool = False,
 ) -> tuple[PretrainedModel, dict[str, Any]]:
-    """The plain CNN, by cross-entropy."""
+    """The plain CNN, by cross-entropy.
+
+    Args:
+        images: Training images.
+        labels: Their classes, 0 to the largest.
+        settings: Of the training.
+        folder: For the checkpoint.
+        progress: Where to show the training.
+        perturbation: Applied to every batch (augmentation), before the threshold.
+        binary: Put the threshold at ½ in front of it.
+
+    Returns:
+        The model, and its last loss.
+    """
     classes = int(labels.max()) + 1
     model, history = fit(
-        lambda: CNN(classes),
+        lambda: Binarized(CNN(classes)) if binary else CNN(classes),
         images,
         labels,
         cross_entropy,
         settings,
-        checkpoint=folder / "cnn.pt",
+        checkpoint=folder / ("binary-cnn.pt" if binary else "cnn.pt"),
         progress=progress,
-        description="CNN",
+        description="Binary CNN" if binary else "CNN",
         perturbation=perturbation,
     )
-    assert isinstance(model, CNN)
-    return model, {"final_loss": round(history[-1], 5)}
-
-
-def train_binary_cnn(
-    images: Images,
-    labels: Labels,
-    settings: TrainingSettings,
-    *,
-    folder: Path,
-    progress: Progress,
-    perturbation: Perturbation | None = None,
-) -> tuple[PretrainedModel, dict[str, Any]]:
-    """The same CNN behind the threshold at ½; augmentation acts before the threshold."""
-    classes = int(labels.max()) + 1
-    model, history = fit(
-        lambda: Binarized(CNN(classes)),
-        images,
-        labels,
-        cross_entropy,
-        settings,
-        checkpoint=folder / "binary-cnn.pt",
-        progress=progress,
-        description="Binary CNN",
-        perturbation=perturbation,
-    )
-    assert isinstance(model, Binarized)
+    assert isinstance(model, CNN | Binarized)
     return model, {"final_loss": round(history[-1], 5)}
 
 
 RECIPES: dict[str, Callable[..., tuple[PretrainedModel, dict[str, Any]]]] = {
     "abs": train_abs,
     "cnn": train_cnn,
-    "binary-cnn": train_binary_cnn,
+    "binary-cnn": partial(train_cnn, binary=True),
 }
 
 PERTURBATIONS: dict[str, Perturbation] = {"abs": distort, "cnn": augment, "binary-cnn": augment}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from absynth.certify import Certificate, certify
 from absynth.errors import AbsynthError
-from absynth.evaluate.tasks import weights_hash
+from absynth.evaluate.tasks import data_hash, weights_hash
 from absynth.files import atomic_path, write_text
 from absynth.norms import Norm
 from absynth.progress import Progress
@@ -94,7 +94,7 @@ def certify_images(
         bar = progress.add_task(f"certify {norm}", total=len(indices), note="")
         for start in range(0, len(indices), SHARD):
             rows = list(indices[start : start + SHARD])
-            identity = json.dumps([weights, norm, exact, rows, _fingerprint(images[rows], labels[rows])])
+            identity = json.dumps([weights, norm, exact, rows, data_hash(images[rows], labels[rows])])
             path = parts / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.parquet"
             if not path.exists():
                 certificate = certify(model, images[rows], labels[rows], norm=norm, exact=exact)
@@ -122,12 +122,6 @@ def _to_records(
         )
         for row, index in enumerate(rows)
     ]
-
-
-def _fingerprint(images: Tensor, labels: Tensor) -> str:
-    digest = hashlib.sha256(images.contiguous().numpy().tobytes())
-    digest.update(labels.contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def to_table(records: Sequence[CertificateRecord]) -> pa.Table:
