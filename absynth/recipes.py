@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from absynth.adversarial import Adversary, measure_robustness
 from absynth.errors import AbsynthError
 from absynth.files import atomic_path
 from absynth.inference import ABS, PAPER, CodebookABS, SearchSettings
 from absynth.inference.codebook import draw_latents
-from absynth.models.cnn import CNN, Binarized, binarize
+from absynth.models.cnn import CNN, Binarized, StridedCNN, binarize
 from absynth.models.pretrained import PretrainedModel, load_folder, read_weights
 from absynth.models.vae import VAE
 from absynth.progress import Progress
+from absynth.rounds import ROUNDS, training_margins
 from absynth.shapes import Images, Labels, Losses
 from absynth.training import (
     Perturbation,
@@ -35,6 +37,7 @@ from absynth.training import (
 
 CODEBOOK_SIZE = 8000
 ENCODERS_NAME = "encoders.safetensors"
+MARGINS_NAME = "margins.safetensors"
 FAST = SearchSettings(method="quasi-newton", steps=8, tolerance=0.02, margin=15.0, fold_batch_norm=True)
 """The default inference: as low as the paper's, in fewer steps and only for classes that can still win."""
 
@@ -42,10 +45,39 @@ FACTOR_IMAGES = 5000
 """Training images that the class factors of Binary ABS are fitted on."""
 
 DEFAULTS = {
-    "abs": TrainingSettings(epochs=120, batch_size=64, learning_rate=2e-3, seed=0, emphasis=2.0),
+    "abs": TrainingSettings(
+        epochs=120, batch_size=64, learning_rate=2e-3, seed=0, emphasis=2.0, rounds=len(ROUNDS)
+    ),
     "cnn": TrainingSettings(epochs=8, batch_size=128, learning_rate=1e-3, seed=0),
     "binary-cnn": TrainingSettings(epochs=8, batch_size=128, learning_rate=1e-3, seed=0),
+    "madry": TrainingSettings(epochs=12, batch_size=128, learning_rate=2e-3, seed=0),
 }
+
+TRAINER = Adversary(epsilon=0.3, steps=3, reach=2.5, warm_up=0.3)
+"""What the recipe "madry" trains against: in the same time, three steps led further than seven."""
+
+EXAMINER = Adversary(epsilon=0.3, steps=40, reach=2.0)
+"""What it is measured with after an epoch: steps of 0.015."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What ends adversarial training before its last epoch, measured on images that it does not train on.
+
+    Attributes:
+        clean: Fraction to be classified right as they are.
+        attacked: Fraction to be classified right under every ascent of ``EXAMINER``.
+        images: How many training images are held out, a tenth of them at most.
+        restarts: Ascents against each of them.
+    """
+
+    clean: float = 0.986
+    attacked: float = 0.905
+    images: int = 1000
+    restarts: int = 3
+
+
+GOAL = Goal()
 
 
 def train_abs(
@@ -60,6 +92,9 @@ def train_abs(
 ) -> tuple[PretrainedModel, dict[str, Any]]:
     """ABS: one VAE a class, of which the decoder classifies; the encoders are stored beside it.
 
+    After the first training come ``settings.rounds`` more, in each of which the images count more that the
+    models before it could lose to another class (:mod:`absynth.rounds`).
+
     Args:
         images: Training images.
         labels: Their classes, 0 to the largest.
@@ -73,20 +108,46 @@ def train_abs(
         The model, and the last loss of every VAE.
     """
     classes = int(labels.max()) + 1
-    vaes, histories = train_vaes(
-        images,
-        labels,
-        settings,
-        classes=classes,
-        folder=folder,
-        progress=progress,
-        start=None if start is None else read_vaes(start),
-        perturbation=perturbation,
+    first = replace(settings, rounds=0)
+    train_all = partial(
+        train_vaes, images, labels, classes=classes, progress=progress, perturbation=perturbation
     )
+    vaes, histories = train_all(first, folder=folder, start=None if start is None else read_vaes(start))
+    margins = images.new_full((len(images),), torch.inf)
+    for number, further in enumerate(ROUNDS[: settings.rounds], 1):
+        name = f"round-{number}"
+        measured = _kept_margins(folder / name, vaes, images, labels, settings.seed, progress)
+        # An image that was at stake once keeps its weight, or a round would undo what the last one reached.
+        margins = torch.minimum(margins, measured)
+        epochs = max(1, round(further.epochs * settings.epochs))
+        vaes, histories = train_all(
+            replace(first, epochs=epochs, learning_rate=further.rate * settings.learning_rate),
+            folder=folder / name,
+            start=vaes,
+            importance=further.importance(margins),
+        )
     write_encoders(folder.parent, vaes)
-    latents = draw_latents(CODEBOOK_SIZE, seed=settings.seed)
-    model = ABS(CodebookABS([vae.decoder for vae in vaes], latents), FAST)
+    model = _classifier(vaes, settings.seed)
     return model, {"final_loss": [round(history[-1], 3) for history in histories]}
+
+
+def _classifier(vaes: Sequence[VAE], seed: int) -> ABS:
+    return ABS(CodebookABS([vae.decoder for vae in vaes], draw_latents(CODEBOOK_SIZE, seed=seed)), FAST)
+
+
+def _kept_margins(
+    folder: Path, vaes: Sequence[VAE], images: Images, labels: Labels, seed: int, progress: Progress
+) -> Float[Tensor, "batch"]:
+    """The margins of training images, measured once and kept beside the checkpoints that follow from them."""
+    path = folder / MARGINS_NAME
+    if path.exists():
+        return read_weights(path)["margins"]
+    model = _classifier(vaes, seed)
+    model.prepare()
+    margins = training_margins(model.eval(), images, labels, progress)
+    with atomic_path(path) as temporary:
+        save_file({"margins": margins}, temporary)
+    return margins
 
 
 def write_encoders(folder: Path, vaes: Sequence[VAE]) -> None:
@@ -158,13 +219,96 @@ def train_cnn(
     return model, {"final_loss": round(history[-1], 5)}
 
 
+def train_madry(
+    images: Images,
+    labels: Labels,
+    settings: TrainingSettings,
+    *,
+    folder: Path,
+    progress: Progress,
+    perturbation: Perturbation | None = None,
+    goal: Goal = GOAL,
+) -> tuple[PretrainedModel, dict[str, Any]]:
+    """A CNN trained against Linf perturbations of 0.3 (Madry et al. 2018), until it is good enough.
+
+    From the end of the warm-up on, every epoch is followed by a measurement on images held out of the
+    training images, and training stops when the goal is met. The radius and the learning rate follow their
+    schedules over all of ``settings.epochs``, since the stop cannot be foreseen: fewer epochs bring
+    both to their end sooner, and a run that missed its goal starts anew with more of them.
+
+    Args:
+        images: Training images.
+        labels: Their classes, 0 to the largest.
+        settings: Of the training; its epochs are the most that are run.
+        folder: For the checkpoint.
+        progress: Where to show the training and the measurements.
+        perturbation: Applied to every batch before it is attacked (augmentation).
+        goal: When to stop.
+
+    Returns:
+        The model, and its last loss, the epochs run and the accuracies on the images held out.
+    """
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(settings.seed))
+    held_out, trained = order.tensor_split([min(goal.images, max(1, len(images) // 10))])
+    measure = partial(
+        measure_robustness,
+        images=images[held_out],
+        labels=labels[held_out],
+        adversary=EXAMINER,
+        restarts=goal.restarts,
+        seed=settings.seed,
+        progress=progress,
+    )
+
+    def finished(network: nn.Module, share: float) -> bool:
+        if share < TRAINER.warm_up:
+            return False
+        found = measure(network)
+        return found.clean >= goal.clean and found.attacked >= goal.attacked
+
+    classes = int(labels.max()) + 1
+    model, history = fit(
+        partial(StridedCNN, classes),
+        images[trained],
+        labels[trained],
+        cross_entropy,
+        settings,
+        checkpoint=folder / "madry.pt",
+        progress=progress,
+        description="CNN under attack",
+        perturbation=perturbation,
+        adversary=TRAINER,
+        finished=finished,
+    )
+    assert isinstance(model, StridedCNN)
+    found = measure(model)
+    return model, {
+        "final_loss": round(history[-1], 5),
+        "epochs_run": len(history),
+        "adversary": asdict(TRAINER),
+        "goal": asdict(goal),
+        "held_out": {
+            "images": len(held_out),
+            "accuracy": found.clean,
+            "attacked_accuracy": found.attacked,
+            "attack": {**asdict(EXAMINER), "restarts": goal.restarts},
+        },
+    }
+
+
 RECIPES: dict[str, Callable[..., tuple[PretrainedModel, dict[str, Any]]]] = {
     "abs": train_abs,
     "cnn": train_cnn,
     "binary-cnn": partial(train_cnn, binary=True),
+    "madry": train_madry,
 }
 
-PERTURBATIONS: dict[str, Perturbation] = {"abs": distort, "cnn": augment, "binary-cnn": augment}
+PERTURBATIONS: dict[str, Perturbation] = {
+    "abs": distort,
+    "cnn": augment,
+    "binary-cnn": augment,
+    "madry": augment,
+}
 """What augmentation does in each recipe."""
 
 
@@ -175,6 +319,7 @@ def training_settings(
     learning_rate: float | None,
     seed: int,
     emphasis: float | None = None,
+    rounds: int | None = None,
 ) -> TrainingSettings:
     """The default settings of a recipe, with those replaced that are given.
 
@@ -183,13 +328,16 @@ def training_settings(
     """
     if name not in RECIPES:
         raise AbsynthError(f"There is no recipe '{name}'; choose one of {', '.join(RECIPES)}.")
-    if emphasis is not None and name != "abs":
-        raise AbsynthError(f"The recipe '{name}' trains no VAEs; leave the emphasis out.")
+    if (emphasis is not None or rounds is not None) and name != "abs":
+        raise AbsynthError(f"The recipe '{name}' trains no VAEs; leave the emphasis and the rounds out.")
+    if rounds is not None and not 0 <= rounds <= len(ROUNDS):
+        raise AbsynthError(f"There is no round {rounds} of training; ask for 0 to {len(ROUNDS)}.")
     given: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "emphasis": emphasis,
+        "rounds": rounds,
     }
     return replace(
         DEFAULTS[name], seed=seed, **{key: value for key, value in given.items() if value is not None}

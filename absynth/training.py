@@ -7,25 +7,31 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
+from absynth.adversarial import Adversary
 from absynth.errors import AbsynthError
 from absynth.files import atomic_path
 from absynth.models.vae import VAE, elbo_losses
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels
 
-Loss = Callable[[nn.Module, Images, Labels, torch.Generator], Float[Tensor, ""]]
+Targets = Shaped[Tensor, "batch"]
+"""What a loss holds against each image: its class or, for a VAE, its weight."""
+
+Loss = Callable[[nn.Module, Images, Targets, torch.Generator], Float[Tensor, ""]]
 Perturbation = Callable[[Images, torch.Generator], Images]
+Finished = Callable[[nn.Module, float], bool]
+"""Whether a network in evaluation mode is good enough, given the share of the training done, above 0."""
 
 BENDING = 5
 """Points a side of the grid that :func:`distort` bends images by."""
@@ -43,6 +49,8 @@ class TrainingSettings:
         learning_rate: Of Adam, at the start; it falls to 0 along a cosine.
         seed: Of the initial weights, the order of the images and every other draw.
         emphasis: Of a VAE on what it explains badly, see :func:`variational`.
+        rounds: How often the VAEs of an ABS are trained on from there with more weight on the images that
+            another class explains nearly as well, see :mod:`absynth.rounds`.
     """
 
     epochs: int
@@ -50,6 +58,7 @@ class TrainingSettings:
     learning_rate: float
     seed: int
     emphasis: float = 0.0
+    rounds: int = 0
 
     def __post_init__(self) -> None:
         """Sees that the numbers make sense.
@@ -130,13 +139,19 @@ def cross_entropy(model: nn.Module, images: Images, labels: Labels, _: torch.Gen
 
 
 def variational(
-    model: nn.Module, images: Images, _: Labels, generator: torch.Generator, *, emphasis: float = 0.0
+    model: nn.Module,
+    images: Images,
+    importance: Float[Tensor, "batch"],
+    generator: torch.Generator,
+    *,
+    emphasis: float = 0.0,
 ) -> Float[Tensor, ""]:
     """The loss of one class's VAE, β = 1 (:func:`absynth.models.vae.elbo_losses`).
 
     Args:
         model: The VAE.
         images: A batch.
+        importance: Factor on the weight of each image's loss.
         generator: Source of the posterior samples.
         emphasis: Power e of the weight that an image's loss has, its own size (loss_i / mean loss)^e: 0 is
             the paper's plain mean; above it the rare styles that a class explains badly, and that are
@@ -144,14 +159,14 @@ def variational(
     """
     assert isinstance(model, VAE)
     losses = elbo_losses(model, images, generator=generator)
-    weights = losses.detach() ** emphasis
+    weights = losses.detach() ** emphasis * importance
     return (weights / weights.mean() * losses).mean()
 
 
 def fit(
     make_model: Callable[[], nn.Module],
     images: Images,
-    labels: Labels,
+    targets: Targets,
     loss: Loss,
     settings: TrainingSettings,
     *,
@@ -159,6 +174,8 @@ def fit(
     progress: Progress,
     description: str,
     perturbation: Perturbation | None = None,
+    adversary: Adversary | None = None,
+    finished: Finished | None = None,
 ) -> tuple[nn.Module, list[float]]:
     """Trains a model with Adam, or goes on from where an interrupted run stopped.
 
@@ -166,17 +183,21 @@ def fit(
         make_model: Builds the untrained model; called with the global generator seeded, and that
             generator's state put back afterwards.
         images: All training images.
-        labels: Their classes.
-        loss: What to minimise, a function of (model, images, labels, generator).
+        targets: Their classes, or what else the loss takes.
+        loss: What to minimise, a function of (model, images, targets, generator).
         settings: How long and how fast.
         checkpoint: Written after every epoch; if it is there, training goes on from it and ends with the
             very same weights as a run that was never interrupted.
         progress: Where to show epochs and loss.
         description: What the progress display calls this.
         perturbation: Applied to every batch before the loss (augmentation).
+        adversary: Turns every batch, after the perturbation, against the model as it is then.
+        finished: Asked after every epoch but the last, and once when training goes on, whether to stop. Its
+            answer must depend on what it is given alone, or a resumed run could stop elsewhere. The learning
+            rate is that of all the epochs: one that stops early leaves out the slowest steps of the cosine.
 
     Returns:
-        The trained model in evaluation mode, and the mean loss of every epoch.
+        The trained model in evaluation mode, and the mean loss of every epoch that was run.
 
     Raises:
         AbsynthError: If there are no images, or the checkpoint is damaged or belongs to another run.
@@ -195,9 +216,10 @@ def fit(
     signature = {
         **vars(settings),
         "images": len(images),
-        "data": _fingerprint(images, labels),
+        "data": _fingerprint(images, targets),
         "start": _fingerprint(*model.state_dict().values()),
         "perturbed": perturbation is not None,
+        **({} if adversary is None else {"adversary": asdict(adversary)}),
     }
     if checkpoint.exists():
         state = _read_checkpoint(checkpoint, signature)
@@ -213,13 +235,18 @@ def fit(
         generator.set_state(state["generator"])
         history = state["history"]
     task = progress.add_task(description, total=settings.epochs, completed=len(history), note="")
-    model.train()
-    for _ in range(len(history), settings.epochs):
+    while len(history) < settings.epochs:
+        if history and finished is not None and finished(model.eval(), len(history) / settings.epochs):
+            progress.update(task, total=len(history))
+            break
+        model.train()
         total = 0.0
         order = torch.randperm(len(images), generator=generator, device=images.device)
         for rows in order.split(settings.batch_size):
             batch = images[rows] if perturbation is None else perturbation(images[rows], generator)
-            value = loss(model, batch, labels[rows], generator)
+            if adversary is not None:
+                batch = adversary(model, batch, targets[rows], generator, schedule.last_epoch / steps)
+            value = loss(model, batch, targets[rows], generator)
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
@@ -252,7 +279,8 @@ def _read_checkpoint(path: Path, signature: dict[str, Any]) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(content, weights_only=True)
         stored = {name: state[name] for name in CHECKPOINT_ENTRIES}["signature"]
-        changed = sorted(name for name, value in stored.items() if signature.get(name) != value)
+        # Only a run with an adversary stores one; other entries that an older run did not know are not asked.
+        changed = sorted(name for name in {*stored, "adversary"} if signature.get(name) != stored.get(name))
     except (RuntimeError, UnpicklingError, EOFError, LookupError, ValueError, TypeError, AttributeError):
         raise AbsynthError(f"The checkpoint {path} is damaged; delete it to start again.") from None
     if changed:
@@ -272,6 +300,7 @@ def train_vaes(
     folder: Path,
     progress: Progress,
     start: Sequence[VAE] | None = None,
+    importance: Float[Tensor, "batch"] | None = None,
     perturbation: Perturbation | None = None,
 ) -> tuple[list[VAE], list[list[float]]]:
     """One VAE a class, each trained on its own class alone (Schott et al. 2019, section 4).
@@ -284,11 +313,13 @@ def train_vaes(
         folder: For the checkpoints, ``vae-<class>.pt``.
         progress: Where to show each class's epochs and loss.
         start: Trained VAEs to go on from; by default new ones with 8 latents.
+        importance: Weight of each image; by default 1.
         perturbation: Applied to every batch (augmentation).
 
     Returns:
         The VAEs, and each one's loss by epoch.
     """
+    weights = images.new_ones(len(images)) if importance is None else importance
     vaes: list[VAE] = []
     histories: list[list[float]] = []
     for label in range(classes):
@@ -297,7 +328,7 @@ def train_vaes(
         vae, history = fit(
             make,
             images[members],
-            labels[members],
+            weights[members],
             partial(variational, emphasis=settings.emphasis),
             replace(settings, seed=settings.seed + label),
             checkpoint=folder / f"vae-{label}.pt",

@@ -1,4 +1,4 @@
-"""The convolutional baseline, and the threshold in front of the Binary models."""
+"""The convolutional baselines, and the threshold in front of the Binary models."""
 
 from __future__ import annotations
 
@@ -43,6 +43,53 @@ class CNN(PretrainedModel):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> CNN:
+        """An untrained network of the configured number of classes."""
+        return cls(config["classes"])
+
+    def forward(self, images: Images) -> Logits:
+        """The logits.
+
+        Raises:
+            AbsynthError: If the images are not (batch, 1, 28, 28).
+        """
+        check_image_size(images)
+        logits: Tensor = self.layers(images)
+        return logits
+
+
+@register
+class StridedCNN(PretrainedModel):
+    """A small network that is quick to train adversarially: two strided convolutions, a hidden layer, ReLU.
+
+    The layers are those of Wong and Kolter 2018 (arXiv 1711.00851, section 4), but wider. There is no batch
+    norm, whose statistics would differ between clean and attacked batches.
+
+    Args:
+        classes: Number of classes.
+    """
+
+    type_name = "strided-cnn"
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.classes = classes
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 32, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(64 * 7 * 7, 256),
+            nn.ReLU(),
+            nn.Linear(256, classes),
+        )
+
+    def config(self) -> dict[str, Any]:
+        """The number of classes."""
+        return {"classes": self.classes}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> StridedCNN:
         """An untrained network of the configured number of classes."""
         return cls(config["classes"])
 

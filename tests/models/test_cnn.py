@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from absynth.errors import AbsynthError
-from absynth.models.cnn import CNN, Binarized, binarize
+from absynth.models.cnn import CNN, Binarized, StridedCNN, binarize
 
 
 def test_the_network_is_the_papers() -> None:
@@ -20,14 +20,33 @@ def test_the_network_is_the_papers() -> None:
     assert sum(weight.numel() for weight in network.parameters()) == weights + 2 * (20 + 70 + 256)
 
 
-def test_any_number_of_classes(make_images: Callable[..., Tensor]) -> None:
-    assert CNN(3).eval()(make_images(2)).shape == (2, 3)
-    assert CNN(3).eval()(make_images(0)).shape == (0, 3)
+def test_the_strided_network_has_two_convolutions_and_no_batch_norm() -> None:
+    network = StridedCNN()
+    names = [type(layer).__name__ for layer in network.layers]
+    assert names == ["Conv2d", "ReLU", "Conv2d", "ReLU", "Flatten", "Linear", "ReLU", "Linear"]
+    weights = (16 * 32 + 32) + (16 * 32 * 64 + 64) + (49 * 64 * 256 + 256) + (256 * 10 + 10)
+    assert sum(weight.numel() for weight in network.parameters()) == weights
+    assert not list(network.buffers())
 
 
-def test_images_of_another_size_are_refused() -> None:
+@pytest.mark.parametrize("kind", [CNN, StridedCNN])
+def test_any_number_of_classes(kind: type[CNN | StridedCNN], make_images: Callable[..., Tensor]) -> None:
+    assert kind(3).eval()(make_images(2)).shape == (2, 3)
+    assert kind(3).eval()(make_images(0)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("kind", [CNN, StridedCNN])
+def test_an_image_has_the_same_logits_alone_as_in_a_batch(
+    kind: type[CNN | StridedCNN], make_images: Callable[..., Tensor]
+) -> None:
+    network, images = kind().eval(), make_images(3)
+    torch.testing.assert_close(network(images)[1:2], network(images[1:2]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [CNN, StridedCNN])
+def test_images_of_another_size_are_refused(kind: type[CNN | StridedCNN]) -> None:
     with pytest.raises(AbsynthError, match=r"\(2, 3, 32, 32\).*takes \(batch, 1, 28, 28\)"):
-        CNN()(torch.zeros(2, 3, 32, 32))
+        kind()(torch.zeros(2, 3, 32, 32))
 
 
 def test_exactly_one_half_becomes_zero() -> None:

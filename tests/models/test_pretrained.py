@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from absynth.errors import AbsynthError
 from absynth.inference import ABS, CodebookABS, SearchSettings
 from absynth.inference.codebook import draw_latents
-from absynth.models.cnn import CNN, Binarized
+from absynth.models.cnn import CNN, Binarized, StridedCNN
 from absynth.models.pretrained import PretrainedModel, load_folder, read_config
 from absynth.models.vae import Decoder
 
@@ -44,6 +44,7 @@ MODELS: dict[str, Callable[[Sequence[Decoder]], PretrainedModel]] = {
     "binary abs": lambda decoders: Binarized(make_abs(decoders)),
     "cnn": lambda _: CNN(3),
     "binary cnn": lambda _: Binarized(CNN(3)),
+    "strided cnn": lambda _: StridedCNN(3),
 }
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from absynth.adversarial import Adversary
 from absynth.errors import AbsynthError
 from absynth.models.cnn import CNN
 from absynth.models.vae import VAE, elbo_losses
@@ -23,6 +24,10 @@ from absynth.training import (
 
 SETTINGS = TrainingSettings(epochs=3, batch_size=7, learning_rate=1e-2, seed=3)
 Fit = Callable[..., tuple[nn.Module, list[float]]]
+
+
+def unweighted(model: nn.Module, images: Tensor, _: Tensor, generator: torch.Generator) -> Tensor:
+    return variational(model, images, torch.ones(len(images)), generator)
 
 
 def linear() -> nn.Module:
@@ -47,7 +52,7 @@ def run(data: tuple[Tensor, Tensor], tmp_path: Path, progress: Progress) -> Fit:
         folder: str = "run",
         **changes: Any,
     ) -> tuple[nn.Module, list[float]]:
-        given = {"images": data[0], "labels": data[1], "progress": progress, "description": "toy"} | changes
+        given = {"images": data[0], "targets": data[1], "progress": progress, "description": "toy"} | changes
         return fit(
             make_model, loss=loss, settings=settings, checkpoint=tmp_path / folder / "model.pt", **given
         )
@@ -81,7 +86,7 @@ def interrupted_after(loss: Loss, calls: int) -> Loss:
 
 @pytest.mark.parametrize("calls", [2, 3, 7])
 @pytest.mark.parametrize(
-    ("make_model", "loss"), [(lambda: CNN(2), cross_entropy), (VAE, variational)], ids=["CNN", "VAE"]
+    ("make_model", "loss"), [(lambda: CNN(2), cross_entropy), (VAE, unweighted)], ids=["CNN", "VAE"]
 )
 def test_an_interrupted_run_ends_with_the_very_same_weights(
     run: Fit, make_model: Callable[[], nn.Module], loss: Loss, calls: int
@@ -114,7 +119,7 @@ def test_the_seed_decides_and_the_global_generator_does_not(run: Fit) -> None:
 
 def test_the_global_generator_is_left_alone(run: Fit) -> None:
     state = torch.random.get_rng_state()
-    run(VAE, variational, perturbation=augment)
+    run(VAE, unweighted, perturbation=augment)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
@@ -205,14 +210,14 @@ def test_other_images_labels_or_perturbations_are_refused(run: Fit, data: tuple[
     images, labels = data
     run()
     with pytest.raises(AbsynthError, match="other data, images;"):
-        run(images=images[:-1], labels=labels[:-1])
+        run(images=images[:-1], targets=labels[:-1])
     with pytest.raises(AbsynthError, match="other data;"):
         run(images=images.flip(0))
     with pytest.raises(AbsynthError, match="other data;"):
-        run(labels=1 - labels)
+        run(targets=1 - labels)
     with pytest.raises(AbsynthError, match="other perturbed;"):
         run(perturbation=augment)
-    run(images=images.clone(), labels=labels.clone())
+    run(images=images.clone(), targets=labels.clone())
 
 
 def test_another_network_is_refused(run: Fit) -> None:
@@ -269,7 +274,7 @@ def test_nothing_but_the_checkpoint_is_left(run: Fit, tmp_path: Path) -> None:
 
 def test_there_must_be_images(run: Fit, data: tuple[Tensor, Tensor]) -> None:
     with pytest.raises(AbsynthError, match="no training images for toy"):
-        run(images=data[0][:0], labels=data[1][:0])
+        run(images=data[0][:0], targets=data[1][:0])
 
 
 @pytest.mark.parametrize(
@@ -278,6 +283,102 @@ def test_there_must_be_images(run: Fit, data: tuple[Tensor, Tensor]) -> None:
 def test_senseless_settings_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(AbsynthError, match="at least 1 epoch"):
         replace(SETTINGS, **change)
+
+
+ADVERSARY = Adversary(epsilon=0.2, steps=3, warm_up=0.5)
+
+
+def test_an_adversary_gets_every_batch_and_the_share_done(
+    run: Fit, data: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[float] = []
+    attack = Adversary.__call__
+
+    def spying(self: Adversary, model: nn.Module, images: Tensor, *given: Any) -> Tensor:
+        shares.append(given[-1])
+        return attack(self, model, images, *given)
+
+    distances: list[float] = []
+
+    def measuring(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        nearest = (images[:, None] - data[0][None]).abs().flatten(2).amax(2).amin(1)
+        distances.append(nearest.max().item())
+        return cross_entropy(model, images, labels, generator)
+
+    monkeypatch.setattr(Adversary, "__call__", spying)
+    run(loss=measuring, adversary=ADVERSARY)
+    assert shares == pytest.approx([step / 9 for step in range(9)])
+    assert distances == pytest.approx([min(0.2, 0.2 * step / 4.5) for step in range(9)], abs=1e-6)
+
+
+def good_after(epochs: int, seen: list[float] | None = None) -> Callable[[nn.Module, float], bool]:
+    def finished(model: nn.Module, share: float) -> bool:
+        assert not model.training
+        if seen is not None:
+            seen.append(share)
+        return share >= epochs / 3
+
+    return finished
+
+
+def test_training_stops_when_it_is_finished(run: Fit, progress: Progress, tmp_path: Path) -> None:
+    shares: list[float] = []
+    _, whole_history = run(folder="whole")
+    model, history = run(folder="early", finished=good_after(2, shares))
+    assert shares == pytest.approx([1 / 3, 2 / 3])
+    assert history == whole_history[:2]
+    assert not model.training
+    assert progress.tasks[1].completed == progress.tasks[1].total == 2
+    again, again_history = run(
+        loss=interrupted_after(cross_entropy, 0), folder="early", finished=good_after(2)
+    )
+    assert same(again, model)
+    assert again_history == history
+
+
+def test_the_last_epoch_is_the_last_whatever_finished_says(run: Fit) -> None:
+    shares: list[float] = []
+    model, history = run(finished=good_after(9, shares))
+    assert len(history) == 3
+    assert shares == pytest.approx([1 / 3, 2 / 3])
+    assert same(model, run(folder="plain")[0])
+
+
+@pytest.mark.parametrize("calls", [2, 3, 5])
+def test_an_interrupted_run_under_attack_ends_and_stops_the_same(run: Fit, calls: int) -> None:
+    given: dict[str, Any] = {"perturbation": augment, "adversary": ADVERSARY, "finished": good_after(2)}
+    whole, whole_history = run(folder="whole", **given)
+    with pytest.raises(KeyboardInterrupt):
+        run(linear, interrupted_after(cross_entropy, calls), folder="parts", **given)
+    torch.rand(11)
+    resumed, resumed_history = run(folder="parts", **given)
+    assert same(resumed, whole)
+    assert resumed_history == whole_history
+    assert len(whole_history) == 2
+
+
+def test_a_run_interrupted_while_it_is_measured_ends_the_same(run: Fit) -> None:
+    def interrupted(model: nn.Module, share: float) -> bool:
+        raise KeyboardInterrupt
+
+    whole, _ = run(folder="whole", finished=good_after(1))
+    with pytest.raises(KeyboardInterrupt):
+        run(folder="parts", finished=interrupted)
+    assert same(run(folder="parts", finished=good_after(1))[0], whole)
+
+
+def test_other_adversaries_are_refused_and_none_is_stored_where_there_is_none(
+    run: Fit, tmp_path: Path
+) -> None:
+    run()
+    stored = torch.load(tmp_path / "run" / "model.pt", weights_only=True)["signature"]
+    assert sorted(stored) == sorted([*vars(SETTINGS), "data", "images", "perturbed", "start"])
+    with pytest.raises(AbsynthError, match="other adversary;"):
+        run(adversary=ADVERSARY)
+    run(folder="attacked", adversary=ADVERSARY)
+    for other in (None, replace(ADVERSARY, epsilon=0.3)):
+        with pytest.raises(AbsynthError, match="other adversary;"):
+            run(folder="attacked", adversary=other)
 
 
 def test_each_vae_sees_its_own_class_alone(tmp_path: Path, progress: Progress) -> None:
@@ -305,10 +406,9 @@ def test_a_class_without_images_is_named(tmp_path: Path, progress: Progress) -> 
 
 def test_emphasis_weights_images_by_their_own_loss(make_images: Callable[..., Tensor]) -> None:
     vae, images = VAE(), make_images(5)
-    labels = torch.zeros(5, dtype=torch.int64)
 
     def value(emphasis: float) -> Tensor:
-        return variational(vae, images, labels, torch.Generator().manual_seed(1), emphasis=emphasis)
+        return variational(vae, images, torch.ones(5), torch.Generator().manual_seed(1), emphasis=emphasis)
 
     losses = elbo_losses(vae, images, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(value(0.0), losses.mean())

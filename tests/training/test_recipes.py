@@ -10,15 +10,19 @@ from torch import Tensor, nn
 from absynth import recipes
 from absynth.errors import AbsynthError
 from absynth.inference import ABS
-from absynth.models.cnn import CNN, Binarized
+from absynth.models.cnn import CNN, Binarized, StridedCNN
 from absynth.models.pretrained import PretrainedModel, load_folder
 from absynth.progress import Progress
 from absynth.recipes import (
     DEFAULTS,
+    EXAMINER,
     FAST,
     RECIPES,
+    TRAINER,
+    Goal,
     accuracy,
     train,
+    train_madry,
     training_settings,
 )
 from absynth.training import TrainingSettings
@@ -71,6 +75,7 @@ def test_a_recipe_leaves_a_model_that_loads(
         "learning_rate": 3e-3,
         "seed": 1,
         "emphasis": 0.0,
+        "rounds": 0,
         "augmented": True,
         "images": 60,
     }
@@ -78,6 +83,63 @@ def test_a_recipe_leaves_a_model_that_loads(
     last = [torch.load(path, weights_only=True)["history"][-1] for path in checkpoints]
     assert final_loss == pytest.approx(last if name == "abs" else last[0], abs=1e-3)
     assert len(last) == (2 if name == "abs" else 1)
+
+
+def test_the_madry_recipe_leaves_a_model_that_loads_and_what_it_measured(run: Train, tmp_path: Path) -> None:
+    model = run("madry", tmp_path, augmented=True)
+    loaded = load(tmp_path)
+    assert isinstance(loaded, StridedCNN)
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
+
+    training = json.loads((tmp_path / "config.json").read_text())["training"]
+    assert training["images"] == 60
+    assert training["epochs_run"] == training["epochs"] == 2
+    assert training["adversary"] == vars(TRAINER)
+    held_out = training["held_out"]
+    assert held_out["images"] == 6
+    assert 0 <= held_out["attacked_accuracy"] <= held_out["accuracy"] <= 1
+    assert held_out["attack"] == {**vars(EXAMINER), "restarts": training["goal"]["restarts"]}
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["madry.pt"]
+
+
+@pytest.mark.parametrize(
+    ("goal", "epochs"),
+    [
+        (Goal(clean=0, attacked=0), 2),
+        (Goal(clean=1.1, attacked=0), 4),
+        (Goal(clean=0, attacked=1.1), 4),
+    ],
+)
+def test_adversarial_training_ends_after_its_warm_up_once_both_goals_are_met(
+    goal: Goal, epochs: int, digits: tuple[Tensor, Tensor], tmp_path: Path, progress: Progress
+) -> None:
+    settings = TrainingSettings(epochs=4, batch_size=16, learning_rate=3e-3, seed=1)
+    assert 0.25 < TRAINER.warm_up < 0.5
+    _, metrics = train_madry(*digits, settings, folder=tmp_path, progress=progress, goal=goal)
+    assert metrics["epochs_run"] == epochs
+
+
+def test_adversarial_training_never_sees_the_images_held_out(
+    digits: tuple[Tensor, Tensor], tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Tensor] = {}
+    fit, measure = recipes.fit, recipes.measure_robustness
+
+    def fitting(make: Any, images: Tensor, *given: Any, **named: Any) -> Any:
+        seen["trained"] = images
+        return fit(make, images, *given, **named)
+
+    def measuring(model: nn.Module, **named: Any) -> Any:
+        seen["held out"] = named["images"]
+        return measure(model, **named)
+
+    monkeypatch.setattr(recipes, "fit", fitting)
+    monkeypatch.setattr(recipes, "measure_robustness", measuring)
+    train_madry(*digits, SETTINGS, folder=tmp_path, progress=progress, goal=Goal(images=5, restarts=1))
+    together = torch.cat([seen["trained"], seen["held out"]])
+    assert len(seen["held out"]) == 5
+    assert together.flatten(1).unique(dim=0).equal(digits[0].flatten(1).unique(dim=0))
+    assert len(together) == 60
 
 
 def test_abs_searches_fast_by_default_and_as_the_paper_on_demand(run: Train, tmp_path: Path) -> None:
@@ -126,7 +188,7 @@ def test_an_augmented_run_does_not_go_on_without(name: str, run: Train, tmp_path
 
 
 def test_an_unknown_recipe_is_refused_and_the_known_ones_are_named(run: Train, tmp_path: Path) -> None:
-    with pytest.raises(AbsynthError, match=r"no recipe 'vit'.*abs, cnn, binary-cnn"):
+    with pytest.raises(AbsynthError, match=r"no recipe 'vit'.*abs, cnn, binary-cnn, madry"):
         run("vit", tmp_path)
     with pytest.raises(AbsynthError, match=r"no recipe 'vit'.*abs, cnn, binary-cnn"):
         training_settings("vit", None, None, None, 0)
@@ -147,6 +209,7 @@ def test_given_settings_replace_the_defaults() -> None:
         learning_rate=0.5,
         seed=9,
         emphasis=DEFAULTS["abs"].emphasis,
+        rounds=DEFAULTS["abs"].rounds,
     )
     assert training_settings("abs", None, None, None, 0, 0.0).emphasis == 0
     with pytest.raises(AbsynthError, match="trains no VAEs"):
