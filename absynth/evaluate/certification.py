@@ -6,8 +6,9 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,8 +17,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from absynth.certify import Certificate, certify
+from absynth.certify import certify
 from absynth.errors import AbsynthError
+from absynth.evaluate.engine import Engine, Job, LocalEngine, run_jobs
 from absynth.evaluate.tasks import data_hash, weights_hash
 from absynth.files import atomic_path, write_text
 from absynth.norms import Norm
@@ -75,8 +77,12 @@ def certify_images(
     exact: bool,
     parts: Path,
     progress: Progress,
+    engine: Engine | None = None,
 ) -> list[CertificateRecord]:
     """The certificates of chosen images, norm by norm.
+
+    The pieces depend on nothing but their images, so every engine gives the same radii; this process writes
+    them.
 
     Args:
         model: What to certify.
@@ -87,32 +93,52 @@ def certify_images(
         exact: As for :func:`absynth.certify.certify`.
         parts: Folder of finished pieces; a run that was interrupted goes on from them.
         progress: Where to show images done and left.
+        engine: Where pieces are certified; by default in this process.
+
+    Raises:
+        AbsynthError: If there are no certificates for the model.
+        FailedTasksError: After all others are done, if pieces raised anything else.
     """
     weights = weights_hash(model)
-    records: list[CertificateRecord] = []
-    for norm in norms:
-        bar = progress.add_task(f"certify {norm}", total=len(indices), note="")
-        for start in range(0, len(indices), SHARD):
-            rows = list(indices[start : start + SHARD])
-            identity = json.dumps([weights, norm, exact, rows, data_hash(images[rows], labels[rows])])
-            path = parts / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.parquet"
-            if not path.exists():
-                certificate = certify(model, images[rows], labels[rows], norm=norm, exact=exact)
-                piece = _to_records(certificate, labels, rows, norm)
-                with atomic_path(path) as temporary:
-                    pq.write_table(to_table(piece), temporary)
-            records += [CertificateRecord(**row) for row in pq.read_table(path, schema=SCHEMA).to_pylist()]
-            progress.advance(bar, len(rows))
-    return records
+    engine = engine or LocalEngine()
+    shared = engine.share(model)
+    bar = progress.add_task("certify", total=len(indices) * len(norms), note="")
+    paths: list[Path] = []
+
+    def finish(path: Path, piece: list[CertificateRecord], _: float) -> None:
+        with atomic_path(path) as temporary:
+            pq.write_table(to_table(piece), temporary)
+        progress.advance(bar, len(piece))
+
+    def jobs() -> Iterator[Job]:
+        for norm in norms:
+            for start in range(0, len(indices), SHARD):
+                rows = list(indices[start : start + SHARD])
+                chosen = images[rows], labels[rows]
+                identity = json.dumps([weights, norm, exact, rows, data_hash(*chosen)])
+                path = parts / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.parquet"
+                paths.append(path)
+                if path.exists():
+                    progress.advance(bar, len(rows))
+                    continue
+                arguments = (*chosen, rows, norm, exact)
+                yield Job(
+                    f"{norm}, images {start} on", _certify_piece, shared, arguments, partial(finish, path)
+                )
+
+    run_jobs(engine, jobs(), progress, bar)
+    tables = [pq.read_table(path, schema=SCHEMA) for path in paths]
+    return [CertificateRecord(**row) for table in tables for row in table.to_pylist()]
 
 
-def _to_records(
-    certificate: Certificate, labels: Labels, rows: Sequence[int], norm: Norm
+def _certify_piece(
+    model: nn.Module, images: Images, labels: Labels, rows: Sequence[int], norm: Norm, exact: bool
 ) -> list[CertificateRecord]:
+    certificate = certify(model, images, labels, norm=norm, exact=exact)
     return [
         CertificateRecord(
             index=index,
-            label=int(labels[index]),
+            label=int(labels[row]),
             prediction=int(certificate.prediction[row]),
             norm=norm,
             radius=float(certificate.radius[row]),
@@ -162,6 +188,7 @@ def run_certification(
     exact: bool,
     out: Path | None,
     progress: Progress,
+    engine: Engine | None = None,
 ) -> list[CertificateRecord]:
     """Certifies images and writes the radii to ``out``, going on from the pieces of an interrupted run.
 
@@ -176,11 +203,24 @@ def run_certification(
         exact: As for :func:`absynth.certify.certify`.
         out: A .parquet, .csv or .json file, or nowhere.
         progress: Where to show images done and left.
+        engine: Where pieces are certified; by default in this process.
+
+    Raises:
+        AbsynthError: As for :func:`certify_images`.
+        FailedTasksError: As for :func:`certify_images`; the finished pieces are kept.
     """
     with tempfile.TemporaryDirectory() as elsewhere:
         parts = Path(elsewhere) if out is None else out.with_name(f".{out.name}.parts")
         records = certify_images(
-            model, images, labels, indices=indices, norms=norms, exact=exact, parts=parts, progress=progress
+            model,
+            images,
+            labels,
+            indices=indices,
+            norms=norms,
+            exact=exact,
+            parts=parts,
+            progress=progress,
+            engine=engine,
         )
         if out is not None:
             write_certificates(records, out)

@@ -21,6 +21,8 @@ from absynth.zoo import load, model_folder
 EXAMPLE = (2, 1, 28, 28)
 """Shape of the blank images that a user's model is tried on."""
 
+_PREFIX = "absynth_model_"
+
 
 def find_function(name: str) -> tuple[Path, str] | None:
     """The file and the function that ``my_file.py:make_model`` names; None for any other name.
@@ -74,7 +76,7 @@ def load_classifier(name: str) -> nn.Module:
     path, function = found
     source = _read(path)
     with private_randomness(0, torch.device("cpu")), _own_errors(name, path), _importable(path.parent):
-        module = ModuleType(f"absynth_model_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}")
+        module = ModuleType(f"{_PREFIX}{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}")
         module.__file__ = str(path)
         sys.modules[module.__name__] = module
         exec(compile(source, str(path), "exec"), vars(module))
@@ -89,6 +91,20 @@ def load_classifier(name: str) -> nn.Module:
     with _own_errors(name, path):
         _check_answer(name, model)
     return model
+
+
+def own_modules() -> list[ModuleType]:
+    """The user's files that :func:`load_classifier` has run, and what was imported from files beside them.
+
+    Another process cannot import these by name; packages beside them are not among these.
+    """
+    every = [module for module in list(sys.modules.values()) if getattr(module, "__file__", None)]
+    homes = {_home(module) for module in every if module.__name__.startswith(_PREFIX)}
+    return [module for module in every if not hasattr(module, "__path__") and _home(module) in homes]
+
+
+def _home(module: ModuleType) -> Path:
+    return Path(str(module.__file__)).resolve().parent
 
 
 def identity(name: str, model: nn.Module) -> str:

@@ -1,16 +1,20 @@
-"""Runs a benchmark in this process, or goes on with one that was interrupted."""
+"""Runs a benchmark on any engine, or goes on with one that was interrupted."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import groupby
+from typing import Any
 
 import torch
+from rich.progress import TaskID
 from torch import Tensor, nn
 
 from absynth.attacks.suites import find_attack
 from absynth.data import load_dataset
+from absynth.evaluate.engine import Engine, Job, LocalEngine, run_jobs
 from absynth.evaluate.models import device_of, identity, load_classifier
 from absynth.evaluate.smallest import keep_smallest
 from absynth.evaluate.store import Record, ResultStore
@@ -42,12 +46,12 @@ class BenchmarkResult:
 
 
 def run_task(
-    task: Task, model: nn.Module, images: Tensor, labels: Tensor, suite: str
+    model: nn.Module, task: Task, images: Tensor, labels: Tensor, suite: str
 ) -> tuple[list[Record], Tensor]:
-    """The records and adversarial images of one task."""
-    rows, device = torch.tensor(task.indices), device_of(model)
+    """The records and adversarial images of one task, whose images and labels are given."""
+    device = device_of(model)
     attack = find_attack(task.attack, task.norm, suite)
-    result = attack(model, images[rows].to(device), labels[rows].to(device), seed=task.seed)
+    result = attack(model, images.to(device), labels.to(device), seed=task.seed)
     records = [
         Record(
             model=task.model,
@@ -58,13 +62,84 @@ def run_task(
             dataset=task.dataset,
             seed=task.seed,
             index=index,
-            label=int(labels[index]),
+            label=int(labels[row]),
             distance=float(result.distances[row]),
             queries=int(result.queries[row]),
         )
         for row, index in enumerate(task.indices)
     ]
-    return records, result.adversarials
+    return records, result.adversarials.cpu()
+
+
+@torch.no_grad()
+def count_right(model: nn.Module, images: Tensor, labels: Tensor) -> int:
+    """How many images are classified rightly."""
+    return int((model(images.to(device_of(model))).argmax(1).cpu() == labels).sum())
+
+
+@dataclass
+class _Benchmark:
+    """A benchmark under way: makes its jobs model by model, and keeps what comes of them."""
+
+    preset: Preset
+    store: ResultStore
+    progress: Progress
+    engine: Engine
+    load_model: Callable[[str], nn.Module]
+    bar: TaskID
+    hashes: dict[str, str] = field(default_factory=dict)
+    accuracy: dict[str, float] = field(default_factory=dict)
+    tasks: list[Task] = field(default_factory=list)
+
+    def jobs(self, images: Tensor, labels: Tensor) -> Iterator[Job]:
+        """What the store does not hold yet; a model is loaded when its turn comes."""
+        preset, store = self.preset, self.store
+        chosen = choose_images(len(images), preset.images, preset.seed)
+        clean = torch.tensor(choose_images(len(images), preset.clean_images, preset.seed))
+        data = data_hash(images, labels)
+        for number, name in enumerate(preset.models):
+            self.progress.update(self.bar, note=f"loading {name}")
+            model = self.load_model(name)
+            weights = self.hashes[name] = identity(name, model)
+            tasks = plan(preset, name, model, weights=weights, data=data, indices=chosen)
+            store.records(tasks)  # a damaged file is told of now, not after hours
+            self.tasks += tasks
+            left = len(tasks) * (len(preset.models) - number - 1)
+            self.progress.update(self.bar, total=len(self.tasks) + left)
+            shared = self.engine.share(model)
+            file = f"{weights[:24]}-{data[:24]}-{preset.clean_images}-{preset.seed}"
+            yield from self._clean_jobs(name, file, shared, images, labels, clean)
+            for task in tasks:
+                if store.has(task):
+                    self.progress.advance(self.bar)
+                    continue
+                rows = torch.tensor(task.indices)
+                arguments = (task, images[rows], labels[rows], preset.suite)
+                note = f"{name}, {task.norm} {task.attack}"
+                yield Job(note, run_task, shared, arguments, partial(self._finish_task, task))
+
+    def _clean_jobs(
+        self, name: str, file: str, shared: Any, images: Tensor, labels: Tensor, chosen: Tensor
+    ) -> Iterator[Job]:
+        known = self.store.get_numbers("clean", file, ["right", "images"])
+        if known is not None:
+            self.accuracy[name] = known[0] / known[1]
+            return
+        batches = chosen.split(BATCH_SIZE)
+        counts: list[int] = []
+
+        def finish(right: int, _: float) -> None:
+            counts.append(right)
+            if len(counts) == len(batches):
+                self.store.put_json("clean", file, {"right": sum(counts), "images": len(chosen)})
+                self.accuracy[name] = sum(counts) / len(chosen)
+
+        for rows in batches:
+            yield Job(f"{name}, clean accuracy", count_right, shared, (images[rows], labels[rows]), finish)
+
+    def _finish_task(self, task: Task, value: tuple[list[Record], Tensor], seconds: float) -> None:
+        self.store.put(task, *value, seconds)
+        self.progress.advance(self.bar)
 
 
 def run_benchmark(
@@ -73,60 +148,30 @@ def run_benchmark(
     progress: Progress,
     *,
     load_model: Callable[[str], nn.Module] = load_classifier,
+    engine: Engine | None = None,
 ) -> BenchmarkResult:
     """Runs whatever of the preset the store does not hold yet.
 
     Args:
         preset: What to run.
-        store: Where finished tasks are; a killed run loses at most the task it was at.
+        store: Where finished tasks are; a killed run loses at most the tasks it was at.
         progress: Where to show tasks done and left.
         load_model: How a name becomes a classifier.
+        engine: Where tasks run; by default in this process.
 
     Raises:
         AbsynthError: If the preset does not fit the data, a model cannot be had, or a file of the store is
             damaged.
+        FailedTasksError: After all others are done, if tasks raised anything else.
     """
     images, labels = load_dataset(preset.dataset, "test")
-    chosen = choose_images(len(images), preset.images, preset.seed)
     preset = replace(preset, clean_images=min(preset.clean_images, len(images)))
-    clean = torch.tensor(choose_images(len(images), preset.clean_images, preset.seed))
-    data = data_hash(images, labels)
-    accuracy: dict[str, float] = {}
-    hashes: dict[str, str] = {}
-    every: list[Task] = []
     bar = progress.add_task("benchmark", total=None, note="")
-    for number, name in enumerate(preset.models):
-        progress.update(bar, note=f"loading {name}")
-        model = load_model(name)
-        hashes[name] = identity(name, model)
-        tasks = plan(preset, name, model, weights=hashes[name], data=data, indices=chosen)
-        store.records(tasks)  # a damaged file is told of now, not after hours
-        expected = len(every) + len(tasks) * (len(preset.models) - number)
-        progress.update(bar, total=expected, note=f"{name}, clean accuracy")
-        known = f"{hashes[name][:24]}-{data[:24]}-{preset.clean_images}-{preset.seed}"
-        accuracy[name] = _clean_accuracy(store, known, model, images[clean], labels[clean])
-        for task in tasks:
-            progress.update(bar, note=f"{name}, {task.norm} {task.attack}")
-            if not store.has(task):
-                started = time.perf_counter()
-                records, adversarials = run_task(task, model, images, labels, preset.suite)
-                store.put(task, records, adversarials, time.perf_counter() - started)
-            progress.advance(bar)
-        for norm in dict.fromkeys(task.norm for task in tasks):
-            keep_smallest(store, [task for task in tasks if task.norm == norm])
-        every += tasks
-    progress.update(bar, total=len(every), note="done")
-    seconds = {task.key: spent for task in every if (spent := store.seconds(task)) is not None}
-    return BenchmarkResult(preset, accuracy, hashes, every, store.records(every), seconds)
-
-
-@torch.no_grad()
-def _clean_accuracy(store: ResultStore, name: str, model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    known = store.get_numbers("clean", name, ["right", "images"])
-    if known is None:
-        device = device_of(model)
-        pairs = zip(images.split(BATCH_SIZE), labels.split(BATCH_SIZE), strict=True)
-        right = sum(int((model(batch.to(device)).argmax(1).cpu() == truth).sum()) for batch, truth in pairs)
-        known = float(right), float(len(images))
-        store.put_json("clean", name, {"right": right, "images": len(images)})
-    return known[0] / known[1]
+    state = _Benchmark(preset, store, progress, engine or LocalEngine(), load_model, bar)
+    run_jobs(state.engine, state.jobs(images, labels), progress, bar)
+    for _, tasks in groupby(state.tasks, lambda task: (task.model, task.norm)):
+        keep_smallest(store, list(tasks))
+    progress.update(bar, note="done")
+    accuracy = {name: state.accuracy[name] for name in preset.models}
+    seconds = {task.key: spent for task in state.tasks if (spent := store.seconds(task)) is not None}
+    return BenchmarkResult(preset, accuracy, state.hashes, state.tasks, store.records(state.tasks), seconds)

@@ -48,7 +48,7 @@ def keep_smallest(store: ResultStore, tasks: Sequence[Task]) -> None:
     first = tasks[0]
     digest = hashlib.sha256("".join(task.key for task in tasks).encode()).hexdigest()
     name = f"{first.weights[:12]}-{first.norm}-{digest[:12]}.safetensors"
-    if (store.folder / FOLDER / name).exists():
+    if store.has_file(FOLDER, name):
         return
     attacks = list(dict.fromkeys(task.attack for task in tasks))
     best: dict[int, Record] = {}

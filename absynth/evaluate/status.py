@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -36,6 +36,23 @@ class ModelStatus:
     untimed: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class TaskTime:
+    """How long a task takes.
+
+    Attributes:
+        task: Which task.
+        done: Whether it is in the store.
+        measured: Seconds that it took; None if that is not known.
+        estimate: Seconds by what its attack took an image in other tasks; None if none is timed.
+    """
+
+    task: Task
+    done: bool
+    measured: float | None
+    estimate: float | None
+
+
 def model_status(store: ResultStore, model: str, tasks: Sequence[Task]) -> ModelStatus:
     """How far one model is; each attack is taken to need as long an image as it did so far.
 
@@ -47,22 +64,50 @@ def model_status(store: ResultStore, model: str, tasks: Sequence[Task]) -> Model
     Raises:
         AbsynthError: If a file of the store is damaged.
     """
+    times = task_times(store, tasks)
+    left = [time for time in times if not time.done]
+    return ModelStatus(
+        model,
+        done=len(times) - len(left),
+        total=len(times),
+        spent=sum(time.measured or 0.0 for time in times),
+        left=sum(time.estimate or 0.0 for time in left),
+        untimed=tuple(dict.fromkeys(_attack(time.task) for time in left if time.estimate is None)),
+    )
+
+
+def task_times(store: ResultStore, tasks: Sequence[Task]) -> list[TaskTime]:
+    """What the tasks of one model took or may take.
+
+    Args:
+        store: Where finished tasks are.
+        tasks: All of the model.
+
+    Raises:
+        AbsynthError: If a file of the store is damaged.
+    """
+    done = {task.key for task in tasks if store.has(task)}
+    measured = {task.key: store.seconds(task) if task.key in done else None for task in tasks}
     spent: defaultdict[str, float] = defaultdict(float)
-    timed: defaultdict[str, int] = defaultdict(int)
-    waiting: defaultdict[str, int] = defaultdict(int)
-    done = 0
+    images: defaultdict[str, int] = defaultdict(int)
     for task in tasks:
-        attack = f"{task.norm} {task.attack}"
-        if not store.has(task):
-            waiting[attack] += len(task.indices)
-            continue
-        done += 1
-        if (seconds := store.seconds(task)) is not None:
-            spent[attack] += seconds
-            timed[attack] += len(task.indices)
-    left = sum(spent[attack] / timed[attack] * images for attack, images in waiting.items() if timed[attack])
-    untimed = tuple(attack for attack in waiting if not timed[attack])
-    return ModelStatus(model, done, len(tasks), sum(spent.values()), left, untimed)
+        if (seconds := measured[task.key]) is not None:
+            spent[_attack(task)] += seconds
+            images[_attack(task)] += len(task.indices)
+    pace = {attack: spent[attack] / count for attack, count in images.items()}
+    return [
+        TaskTime(
+            task,
+            done=task.key in done,
+            measured=measured[task.key],
+            estimate=pace[_attack(task)] * len(task.indices) if _attack(task) in pace else None,
+        )
+        for task in tasks
+    ]
+
+
+def _attack(task: Task) -> str:
+    return f"{task.norm} {task.attack}"
 
 
 def benchmark_status(
@@ -85,15 +130,28 @@ def benchmark_status(
     Raises:
         AbsynthError: As for :func:`absynth.evaluate.runner.run_benchmark`.
     """
+    return [model_status(store, name, tasks) for name, tasks in planned_tasks(preset, progress, load_model)]
+
+
+def planned_tasks(
+    preset: Preset, progress: Progress, load_model: Callable[[str], nn.Module]
+) -> Iterator[tuple[str, list[Task]]]:
+    """Each model of a benchmark with all of its tasks.
+
+    Args:
+        preset: What is run.
+        progress: Where to show which model is looked at.
+        load_model: How a name becomes a classifier.
+
+    Raises:
+        AbsynthError: As for :func:`absynth.evaluate.runner.run_benchmark`.
+    """
     images, labels = load_dataset(preset.dataset, "test")
     chosen = choose_images(len(images), preset.images, preset.seed)
     data = data_hash(images, labels)
-    found = []
     bar = progress.add_task("status", total=len(preset.models), note="")
     for name in preset.models:
         progress.update(bar, note=f"loading {name}")
         model = load_model(name)
-        tasks = plan(preset, name, model, weights=identity(name, model), data=data, indices=chosen)
-        found.append(model_status(store, name, tasks))
+        yield name, plan(preset, name, model, weights=identity(name, model), data=data, indices=chosen)
         progress.advance(bar)
-    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from absynth.errors import AbsynthError
+from absynth.evaluate.folders import open_folder
 from absynth.evaluate.tasks import Task
-from absynth.files import atomic_path, write_text
 from absynth.norms import Norm
 
 SCHEMA = pa.schema(
@@ -72,35 +73,37 @@ class Record:
 class ResultStore:
     """A folder of records (Parquet), adversarial images (safetensors) and the seconds of each task (JSON).
 
-    A task's records are renamed into place after its images, so a task either counts as done with all that
-    belongs to it or does not count. The file of the images has the hash of its content in its name, and the
-    records name the file they belong to; so several runs may write to one store, and even where machines
-    compute the same task with different last bits, no record stands beside another run's images. The seconds
-    differ from run to run and are kept apart: the same run gives the same records and images to the bit.
+    Each file is written at once or not at all, and a task's records after its images, so a task either counts
+    as done with all that belongs to it or does not count. The file of the images has the hash of its content
+    in its name, and the records name the file they belong to; so several runs may write to one store, and
+    even where machines compute the same task with different last bits, no record stands beside another run's
+    images. The seconds differ from run to run and are kept apart: the same run gives the same records and
+    images to the bit.
 
     What a killed run was writing stays behind under a name that begins with a dot; nothing reads it.
 
     Args:
-        folder: Made if needed.
+        folder: Made if needed; or a URL that fsspec can open, such as "s3://bucket/results".
 
     Raises:
-        AbsynthError: If it is a file.
+        AbsynthError: If it is a file, or a URL that cannot be used.
     """
 
-    def __init__(self, folder: Path) -> None:
-        if folder.exists() and not folder.is_dir():
-            raise AbsynthError(f"{folder} is a file; results need a folder.")
+    def __init__(self, folder: Path | str) -> None:
         self.folder = folder
+        self._files = open_folder(folder)
 
-    def _path(self, kind: str, name: str) -> Path:
-        return self.folder / kind / name
+    @property
+    def location(self) -> str:
+        """The absolute path of the folder, or its URL."""
+        return self._files.location
 
-    def _records_path(self, task: Task) -> Path:
-        return self._path("records", f"{task.key}.parquet")
+    def _records_name(self, task: Task) -> str:
+        return f"records/{task.key}.parquet"
 
     def has(self, task: Task) -> bool:
         """Whether the task is done."""
-        return self._records_path(task).exists()
+        return self._files.has(self._records_name(task))
 
     def put(self, task: Task, records: Sequence[Record], adversarials: Tensor, seconds: float) -> None:
         """Writes a finished task, unless another run has done so already.
@@ -119,8 +122,9 @@ class ResultStore:
         self.write("adversarials", name, content)
         self.put_json("seconds", task.key, {"seconds": seconds})
         rows = [vars(record) | {"adversarials": name} for record in records]
-        with atomic_path(self._records_path(task)) as temporary:
-            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary, write_page_checksum=True)
+        parquet = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), parquet, write_page_checksum=True)
+        self._files.write(self._records_name(task), parquet.getvalue())
 
     def write(self, kind: str, name: str, content: bytes) -> None:
         """Writes a file at once or not at all.
@@ -130,8 +134,16 @@ class ResultStore:
             name: Of the file.
             content: All of it.
         """
-        with atomic_path(self._path(kind, name)) as temporary:
-            temporary.write_bytes(content)
+        self._files.write(f"{kind}/{name}", content)
+
+    def has_file(self, kind: str, name: str) -> bool:
+        """Whether :meth:`write` wrote this.
+
+        Args:
+            kind: Folder within the store.
+            name: Of the file.
+        """
+        return self._files.has(f"{kind}/{name}")
 
     def put_json(self, kind: str, name: str, value: Mapping[str, Any]) -> None:
         """Writes a small result.
@@ -141,7 +153,7 @@ class ResultStore:
             name: Of the file, without its ending.
             value: Of plain JSON values.
         """
-        write_text(self._path(kind, f"{name}.json"), json.dumps(dict(value)) + "\n")
+        self.write(kind, f"{name}.json", (json.dumps(dict(value)) + "\n").encode())
 
     def get_json(self, kind: str, name: str) -> dict[str, Any] | None:
         """What :meth:`put_json` wrote; None if there is no such file.
@@ -153,13 +165,13 @@ class ResultStore:
         Raises:
             AbsynthError: If the file is damaged.
         """
-        path = self._path(kind, f"{name}.json")
+        file = f"{kind}/{name}.json"
         try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
+            return dict(json.loads(self._files.read(file).decode()))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
-            raise _damaged(path, error) from None
+            raise self._damaged(file, error) from None
 
     def get_numbers(self, kind: str, name: str, keys: Sequence[str]) -> tuple[float, ...] | None:
         """Some numbers of what :meth:`put_json` wrote, by their keys; None if there is no such file.
@@ -173,7 +185,7 @@ class ResultStore:
         try:
             return tuple(float(value[key]) for key in keys)
         except (ValueError, KeyError, TypeError) as error:
-            raise _damaged(self._path(kind, f"{name}.json"), error) from None
+            raise self._damaged(f"{kind}/{name}.json", error) from None
 
     def seconds(self, task: Task) -> float | None:
         """Wall-clock time that the task took; None if that is not known.
@@ -198,16 +210,16 @@ class ResultStore:
         return found
 
     def _rows(self, task: Task) -> list[dict[str, Any]]:
-        path = self._records_path(task)
+        file = self._records_name(task)
         try:
-            table = pq.read_table(path, page_checksum_verification=True)
+            table = pq.read_table(pa.BufferReader(self._files.read(file)), page_checksum_verification=True)
             if table.schema.remove_metadata() != SCHEMA:
                 raise ValueError("other columns")
             rows: list[dict[str, Any]] = table.to_pylist()
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise _damaged(path, error) from None
+            raise self._damaged(file, error) from None
         if tuple(row["index"] for row in rows) != task.indices:
-            raise _damaged(path, "other images")
+            raise self._damaged(file, "other images")
         return rows
 
     def adversarials(self, task: Task) -> Tensor:
@@ -219,25 +231,25 @@ class ResultStore:
         if not self.has(task):
             raise AbsynthError(f"{self.folder} holds no adversarials of {task.attack} on {task.model}.")
         name = str(self._rows(task)[0]["adversarials"])
-        path = self._path("adversarials", name)
+        file, records = f"adversarials/{name}", self._files.path(self._records_name(task))
         try:
-            content = path.read_bytes()
+            content = self._files.read(file)
         except OSError as error:
             raise AbsynthError(
-                f"The images {path} cannot be read ({error.strerror}); "
-                f"delete {self._records_path(task)} to attack them again."
+                f"The images {self._files.path(file)} cannot be read ({error.strerror or error}); "
+                f"delete {records} to attack them again."
             ) from None
         if name != f"{task.key}-{_digest(content)}.safetensors":
             raise AbsynthError(
-                f"The images {path} are damaged; delete them and {self._records_path(task)} "
+                f"The images {self._files.path(file)} are damaged; delete them and {records} "
                 "to attack them again."
             )
         return load(content)["adversarials"]
 
+    def _damaged(self, name: str, reason: object) -> AbsynthError:
+        path = self._files.path(name)
+        return AbsynthError(f"The record {path} is damaged ({reason}); delete it to run it again.")
+
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:24]
-
-
-def _damaged(path: Path, reason: object) -> AbsynthError:
-    return AbsynthError(f"The record {path} is damaged ({reason}); delete it to run it again.")

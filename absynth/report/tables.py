@@ -15,6 +15,7 @@ from absynth.errors import AbsynthError
 from absynth.evaluate.distal import ENOUGH, Distal
 from absynth.evaluate.paper import IMAGES, PAPER, THRESHOLDS, PaperFigure
 from absynth.evaluate.runner import BenchmarkResult
+from absynth.evaluate.schedule import START_SECONDS, Schedule
 from absynth.evaluate.status import ModelStatus
 from absynth.evaluate.summaries import ALL, AttackSummary, attack_rows, summaries, summarize, thresholds
 from absynth.evaluate.tasks import Preset
@@ -175,6 +176,22 @@ def _status_cells(status: ModelStatus) -> list[str]:
         format_seconds(status.spent),
         left,
     ]
+
+
+def schedule_table(schedule: Schedule, title: str) -> Table:
+    """Time by number of cores, how busy they are, and where more of them stop helping."""
+    caption = (
+        f"{schedule.tasks} tasks, longest first, each {START_SECONDS:g} s to start; the longest takes "
+        f"{format_seconds(schedule.longest)}, which {schedule.enough} cores reach and more do not shorten"
+    )
+    if schedule.untimed:
+        caption += f"; {schedule.untimed} tasks of attacks without a measured time left out"
+    table = Table(title=f"{title}: time of all tasks by number of cores", caption=caption)
+    for name in ("cores", "time", "cores busy"):
+        table.add_column(name, justify="right")
+    for cores, seconds in schedule.seconds.items():
+        table.add_row(str(cores), format_seconds(seconds), f"{schedule.work / (seconds * cores):.0%}")
+    return table
 
 
 def attack_table(result: AttackResult, norm: Norm, title: str) -> Table:

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import foolbox  # noqa: F401  which attacks import when they need it
 import torch
 from torch import nn
 

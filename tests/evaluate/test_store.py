@@ -46,7 +46,7 @@ def test_the_first_of_two_runs_wins(store: ResultStore) -> None:
 def test_records_stand_beside_their_own_images_whatever_another_run_adds(
     store: ResultStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ResultStore, "_records_path", lambda *_: store.folder / "elsewhere.parquet")
+    monkeypatch.setattr(ResultStore, "_records_name", lambda *_: "elsewhere.parquet")
     store.put(TASK, RECORDS, IMAGES / 2, 2.5)
     monkeypatch.undo()
     assert len(list((store.folder / "adversarials").iterdir())) == 2

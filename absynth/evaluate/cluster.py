@@ -1,0 +1,168 @@
+"""Runs jobs on a Ray cluster; the only module that imports Ray."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from absynth.errors import AbsynthError
+from absynth.evaluate.engine import Job, Outcome, attempt
+from absynth.evaluate.models import own_modules
+
+WINDOW = 2048
+"""Jobs that are with the cluster at a time: enough to keep it busy and to make an autoscaler see demand."""
+
+RETRIES = 3
+"""How often a job is started again after its worker, or the worker's machine, was lost."""
+
+
+class RayEngine:
+    """Runs each job as a Ray task.
+
+    This process alone writes results: what a task returns is small (an attack's adversarial images, about
+    150 KB), so workers need no file system in common with it, and what is on disk is, whatever dies and
+    whenever, what a run in one process would have written up to then. A model goes into the object store
+    once; a worker keeps the one it used last. Its class travels by value where it stands in a file of the
+    user's or beside one, and by name otherwise.
+
+    Args:
+        cpus: That a task occupies, and its threads.
+        gpus: That a task occupies; above 0, the model is moved to the GPU.
+    """
+
+    def __init__(self, cpus: int, gpus: float) -> None:
+        ray = _import_ray()
+        options = {"num_cpus": cpus, "max_retries": RETRIES} | ({"num_gpus": gpus} if gpus else {})
+        self._run = ray.remote(**options)(_run_on_worker)
+        self._settings = cpus, gpus > 0
+
+    def share(self, model: nn.Module) -> Any:
+        """Puts a model into the object store.
+
+        Raises:
+            AbsynthError: If it holds what cannot be sent to another process.
+        """
+        cloudpickle = _import_ray().cloudpickle
+        for module in own_modules():
+            cloudpickle.register_pickle_by_value(module)
+        try:
+            content = cloudpickle.dumps(model)
+        except Exception as error:
+            raise AbsynthError(
+                f"A {type(model).__name__} cannot be sent to the workers ({_in_words(error)}); "
+                "keep such things out of the module, or run it with --engine local."
+            ) from None
+        return _import_ray().put(content)
+
+    def run(self, jobs: Iterable[Job]) -> Generator[tuple[Job, Outcome]]:
+        """Yields jobs as they end; those still with the cluster are cancelled if it is closed early."""
+        ray = _import_ray()
+        waiting: dict[Any, Job] = {}
+        upcoming = iter(jobs)
+        more = True
+        try:
+            while more or waiting:
+                if more and (job := next(upcoming, None)) is not None:
+                    # within a list the model stays a reference: a worker that has it need not fetch it again
+                    started = self._run.remote([job.model], self._settings, job.work, job.arguments)
+                    waiting[started] = job
+                else:
+                    more = False
+                at_once = more and len(waiting) < WINDOW
+                ended, _ = ray.wait(list(waiting), timeout=0 if at_once else None) if waiting else ([], [])
+                for reference in ended:
+                    yield waiting.pop(reference), _outcome(reference)
+        finally:
+            for reference in waiting:
+                ray.cancel(reference, force=True)
+
+
+@contextmanager
+def connect(address: str | None = None, *, cpus: int = 1, gpus: float = 0.0) -> Iterator[RayEngine]:
+    """The engine of a Ray cluster, left again at the end of the block.
+
+    Args:
+        address: Of the cluster, such as "10.0.0.1:6379"; by default the one that RAY_ADDRESS names or that
+            runs on this machine, or else one that is started here for as long as the block.
+        cpus: That a task occupies, and its threads.
+        gpus: That a task occupies.
+
+    Raises:
+        AbsynthError: If Ray is missing, there is no such cluster, or none of its machines is large enough.
+    """
+    ray = _import_ray()
+    joined = ray.is_initialized()
+    if not joined:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster started here reports to nobody
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise AbsynthError(
+                f"No Ray cluster can be reached ({_in_words(error)}); start one with 'ray start --head', or "
+                "give the address of one."
+            ) from None
+    try:
+        _check_resources(cpus, gpus)
+        yield RayEngine(cpus, gpus)
+    finally:
+        if not joined:
+            ray.shutdown()
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise AbsynthError(
+            "The engine 'ray' needs Ray; install absynth with the extra 'ray', or leave out --engine."
+        ) from None
+    return ray
+
+
+def _check_resources(cpus: int, gpus: float) -> None:
+    nodes = [node["Resources"] for node in _import_ray().nodes() if node["Alive"]]
+    if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+        raise AbsynthError(
+            f"No machine of the cluster has {cpus} CPUs and {gpus:g} GPUs for a task; ask for fewer."
+        )
+
+
+def _outcome(reference: Any) -> Outcome:
+    ray = _import_ray()
+    try:
+        outcome: Outcome = ray.get(reference)
+    except ray.exceptions.RayError as error:
+        return Outcome(failure=f"{type(error).__name__}: {error}")
+    return outcome
+
+
+def _run_on_worker(
+    model: list[Any], settings: tuple[int, bool], work: Callable[..., Any], arguments: tuple[Any, ...]
+) -> Outcome:
+    threads, on_gpu = settings
+    torch.set_num_threads(threads)
+    fetched = attempt(_fetch_model, model[0], on_gpu)
+    return fetched if fetched.value is None else attempt(work, fetched.value, *arguments)
+
+
+@lru_cache(maxsize=1)
+def _fetch_model(reference: Any, on_gpu: bool) -> nn.Module:
+    ray = _import_ray()
+    content = ray.get(reference)
+    try:
+        model: nn.Module = ray.cloudpickle.loads(content)
+    except Exception as error:
+        raise AbsynthError(
+            f"A worker cannot make the model ({_in_words(error)}); install on every machine what it needs."
+        ) from None
+    return model.to("cuda") if on_gpu else model
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,0 +1,154 @@
+"""Where the pieces of a long computation run: one after the other in this process, or on a cluster."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from rich.progress import TaskID
+from torch import nn
+
+from absynth.errors import AbsynthError, FailedTasksError
+from absynth.progress import Progress
+
+ENGINES = ("local", "ray")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A call that depends on no other.
+
+    Attributes:
+        name: What the progress display and a report of failure call it.
+        work: A function of a module; it takes the model and the arguments.
+        model: What :meth:`Engine.share` made of the model.
+        arguments: The rest.
+        finish: Takes what ``work`` returned and the seconds that it took; always runs in this process.
+    """
+
+    name: str
+    work: Callable[..., Any]
+    model: Any
+    arguments: tuple[Any, ...]
+    finish: Callable[[Any, float], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        value: What it returned.
+        seconds: How long it took.
+        mistake: The sentence of an :class:`AbsynthError`; None if there was none.
+        failure: The traceback of any other exception; None if there was none.
+    """
+
+    value: Any = None
+    seconds: float = 0.0
+    mistake: str | None = None
+    failure: str | None = None
+
+
+def attempt(work: Callable[..., Any], *arguments: Any) -> Outcome:
+    """Calls ``work``; what it raises becomes part of the outcome."""
+    started = time.perf_counter()
+    try:
+        value = work(*arguments)
+    except AbsynthError as error:
+        return Outcome(mistake=str(error))
+    except Exception:
+        return Outcome(failure=traceback.format_exc())
+    return Outcome(value, time.perf_counter() - started)
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Runs jobs."""
+
+    def share(self, model: nn.Module) -> Any:
+        """Makes a model available to jobs.
+
+        Raises:
+            AbsynthError: If it cannot be sent to where they run.
+        """
+
+    def run(self, jobs: Iterable[Job]) -> Generator[tuple[Job, Outcome]]:
+        """Yields each job once, as soon as it has ended; in any order."""
+
+
+class LocalEngine:
+    """Runs jobs in this process, one after the other; the next is asked for when the last has ended."""
+
+    def share(self, model: nn.Module) -> nn.Module:
+        """The model itself."""
+        return model
+
+    def run(self, jobs: Iterable[Job]) -> Generator[tuple[Job, Outcome]]:
+        """Yields the jobs in their order."""
+        for job in jobs:
+            yield job, attempt(job.work, job.model, *job.arguments)
+
+
+def run_jobs(engine: Engine, jobs: Iterable[Job], progress: Progress, bar: TaskID) -> None:
+    """Runs jobs and finishes each; one that fails does not keep the others from running.
+
+    A mistake of the user's ends everything at once, as it would come up in every job.
+
+    Args:
+        engine: Where to run them.
+        jobs: Asked for one by one, so that models can be loaded when their turn comes.
+        progress: Where to show which job was started or ended last.
+        bar: The task of the display to show it at.
+
+    Raises:
+        AbsynthError: If a job raised one.
+        FailedTasksError: After all others are done, if jobs raised anything else.
+    """
+
+    def announced() -> Iterator[Job]:
+        for job in jobs:
+            progress.update(bar, note=job.name)
+            yield job
+
+    failures = []
+    with closing(engine.run(announced())) as ended:
+        for job, outcome in ended:
+            progress.update(bar, note=job.name)
+            if outcome.mistake is not None:
+                raise AbsynthError(outcome.mistake)
+            if outcome.failure is not None:
+                failures.append((job.name, outcome.failure))
+            else:
+                job.finish(outcome.value, outcome.seconds)
+    if failures:
+        raise FailedTasksError(failures)
+
+
+def open_engine(
+    name: str = "local", address: str | None = None, cpus: int | None = None, gpus: float | None = None
+) -> AbstractContextManager[Engine]:
+    """The engine of a name, as a context that ends its connection.
+
+    Args:
+        name: "local" or "ray".
+        address: Of a Ray cluster; by default the one of this machine, or else one that is started here.
+        cpus: That a job occupies, and its threads; by default 1. For "ray" alone.
+        gpus: That a job occupies; above 0, models go to the GPU. For "ray" alone.
+
+    Raises:
+        AbsynthError: If there is no such engine, it takes no such settings, or it cannot be had.
+    """
+    if name == "ray":
+        from absynth.evaluate.cluster import connect
+
+        return connect(address, cpus=1 if cpus is None else cpus, gpus=gpus or 0.0)
+    if name not in ENGINES:
+        raise AbsynthError(f"There is no engine '{name}'; choose one of {', '.join(ENGINES)}.")
+    if any(value is not None for value in (address, cpus, gpus)):
+        raise AbsynthError("An address, CPUs and GPUs a task are for the engine 'ray'; add --engine ray.")
+    return nullcontext(LocalEngine())

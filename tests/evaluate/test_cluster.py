@@ -1,0 +1,325 @@
+"""The same tasks on a real Ray cluster of two workers: equal records, whoever is killed on the way."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch import nn
+
+import absynth
+from absynth.cli import main
+from absynth.errors import AbsynthError
+from absynth.evaluate import certification
+from absynth.evaluate.certification import CertificateRecord, run_certification
+from absynth.evaluate.cluster import RayEngine, connect
+from absynth.evaluate.engine import Engine, Job, LocalEngine, run_jobs
+from absynth.models.prototypes import NearestNeighbour
+from absynth.progress import Progress
+
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra 'ray'")
+
+SCRIPT = Path(__file__).with_name("small_cluster.py")
+
+MODELS = """
+import os
+import signal
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from beside import darkness
+
+MARK = Path("MARK")
+
+class Brightness(nn.Module):
+    def __init__(self, pause=0.0, deadly=False, broken=False):
+        super().__init__()
+        self.pause, self.deadly, self.broken = pause, deadly, broken
+
+    def forward(self, images):
+        time.sleep(self.pause)
+        if self.broken and images.requires_grad and images.sum() > 0:
+            raise RuntimeError("the gradient is out of order")
+        if self.deadly and images.sum() > 0 and not MARK.exists():
+            MARK.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return darkness(images)
+
+def make_model():
+    return Brightness()
+
+def make_slow():
+    return Brightness(pause=0.005)
+
+def make_deadly():
+    return Brightness(deadly=True)
+
+def make_broken():
+    return Brightness(broken=True)
+"""
+
+BESIDE = """
+import torch
+
+def darkness(images):
+    mean = images.flatten(1).mean(1)
+    return torch.stack([0.1 - mean, mean - 0.1], dim=1)
+"""
+
+CONFIG = """
+models = [{models}]
+dataset = "two.npz"
+images = 6
+shard = 2
+clean_images = 20
+attacks = {{l2 = ["fgm"], linf = ["pgd"], l0 = ["salt-and-pepper"]}}
+"""
+
+TASKS = 9
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A cluster in a process of its own, so that this one can join and leave it by a token of their own.
+
+    Ray looks for the token when it is imported, so no test may do that without this fixture.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        process = subprocess.Popen(
+            [sys.executable, str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with process:
+            try:
+                yield process.stdout.readline().strip()
+            finally:
+                process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def engine(address: str) -> Iterator[RayEngine]:
+    """A connection that all tests share, and with it the workers; the command line makes use of it, too."""
+    import ray
+
+    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    with connect() as engine:
+        yield engine
+    assert ray.is_initialized()
+    ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As many as a worker has, because the last bits of a sum depend on it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds a user's models, a file that they import, and a data set of two classes."""
+    pytest.importorskip("tomllib", reason="reading TOML takes Python 3.11")
+    folder = tmp_path_factory.mktemp("mine")
+    (folder / "my_file.py").write_text(MODELS.replace('MARK")', f'{folder / "killed"}")'))
+    (folder / "beside.py").write_text(BESIDE)
+    images, _ = absynth.load_dataset("mnist", "test")
+    chosen = images[:40, 0].numpy()
+    labels = (chosen.mean(axis=(1, 2)) > 0.1).astype(np.int64)
+    np.savez(folder / "two.npz", images=(chosen * 255).astype(np.uint8), labels=labels)
+    return folder
+
+
+def arguments(folder: Path, out: Path, *models: str) -> list[str]:
+    config = folder / f"{'-'.join(models).replace(':', '-')}.toml"
+    config.write_text(CONFIG.format(models=", ".join(f'"{model}"' for model in models)))
+    return ["bench", "--config", str(config), "--out", str(out), "--quiet"]
+
+
+@pytest.fixture
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs a command in this process, in the user's folder; its exit status."""
+    monkeypatch.chdir(folder)
+
+    def run(*command: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["absynth", *command])
+        with pytest.raises(SystemExit) as raised:
+            main()
+        return int(raised.value.code or 0)
+
+    return run
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file that counts: neither the seconds nor what a killed run was writing."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("[!.]*"))
+        if path.is_file() and path.parent.name != "seconds"
+    }
+
+
+def rows(folder: Path) -> list[tuple[str, str, str, int]]:
+    """What each record is of."""
+    found = [row for path in (folder / "records").glob("[!.]*") for row in pq.read_table(path).to_pylist()]
+    return [(row["model"], row["norm"], row["attack"], row["index"]) for row in found]
+
+
+@pytest.mark.usefixtures("address")
+def test_a_cluster_that_is_not_there() -> None:
+    """Comes before the tests that are connected."""
+    with (
+        pytest.raises(AbsynthError, match=r"No Ray cluster can be reached .* start one with 'ray start"),
+        connect("nowhere"),
+    ):
+        pass
+
+
+@pytest.mark.usefixtures("engine")
+def test_both_engines_write_the_same_bytes(
+    run: Callable[..., int], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = ("my_file.py:make_model", "cnn")
+    import ray
+
+    put, puts = ray.put, []
+    monkeypatch.setattr(ray, "put", lambda value: puts.append(len(value)) or put(value))
+    assert run(*arguments(folder, tmp_path / "ray", *models), "--engine", "ray") == 0
+    assert len(puts) == len(models)
+    assert run(*arguments(folder, tmp_path / "local", *models)) == 0
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+    assert len(rows(tmp_path / "ray")) == len(models) * 3 * 6
+    assert len(list((tmp_path / "ray" / "seconds").iterdir())) == len(models) * TASKS
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_killed_worker_is_replaced(run: Callable[..., int], folder: Path, tmp_path: Path) -> None:
+    models = ("my_file.py:make_deadly",)
+    assert not (folder / "killed").exists()
+    assert run(*arguments(folder, tmp_path / "ray", *models), "--engine", "ray") == 0
+    assert (folder / "killed").exists()
+    assert run(*arguments(folder, tmp_path / "local", *models)) == 0
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+
+def test_a_killed_driver_goes_on_where_it_was(
+    run: Callable[..., int], folder: Path, address: str, tmp_path: Path
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    models = ("my_file.py:make_slow",)
+    command = [sys.executable, "-m", "absynth.cli", *arguments(folder, killed, *models)]
+    cluster = ("--engine", "ray", "--address", address)
+    process = subprocess.Popen([*command, *cluster], cwd=folder)
+    while process.poll() is None and not list(killed.glob("records/[!.]*")):
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert 0 < len(list(killed.glob("records/[!.]*"))) < TASKS
+    subprocess.run([*command, *cluster], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    assert run(*arguments(folder, whole, *models)) == 0
+    assert contents(killed) == contents(whole)
+    assert len(rows(killed)) == len(set(rows(killed))) == 3 * 6
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_failing_task_is_told_and_the_others_are_done(
+    run: Callable[..., int],
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = arguments(folder, tmp_path, "my_file.py:make_broken")
+    assert run(*command, "--engine", "ray") == 1
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.count("RuntimeError: the gradient is out of order") == 2  # one trace for each attack
+    assert "l2 fgm" in errors
+    assert "linf pgd" in errors
+    assert "6 tasks failed, the others are done" in errors
+    assert {attack for _, _, attack, _ in rows(tmp_path)} == {"salt-and-pepper"}
+    assert len(rows(tmp_path)) == 6
+
+
+def test_both_engines_prove_the_same_radii(
+    engine: RayEngine, tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certification, "SHARD", 5)
+    generator = torch.Generator().manual_seed(0)
+    model = NearestNeighbour(torch.rand(30, 1, 2, 4, generator=generator), torch.arange(30) % 3)
+    images = torch.rand(20, 1, 2, 4, generator=generator)
+    labels = model(images).argmax(1)
+
+    def certify(engine: Engine, out: Path) -> list[CertificateRecord]:
+        return run_certification(
+            model,
+            images,
+            labels,
+            indices=range(20),
+            norms=("l2", "l1", "linf", "l0"),
+            exact=False,
+            out=out,
+            progress=progress,
+            engine=engine,
+        )
+
+    here, there = tmp_path / "local.parquet", tmp_path / "ray.parquet"
+    records = certify(engine, there)
+    assert records == certify(LocalEngine(), here)
+    assert there.read_bytes() == here.read_bytes()
+    assert sum(record.radius > 0 for record in records) > 40
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_worker_has_the_threads_that_its_task_asks_for(progress: Progress) -> None:
+    found: list[int] = []
+    with connect(cpus=2) as engine:
+        shared = engine.share(nn.Identity())
+        job = Job("count", lambda _: torch.get_num_threads(), shared, (), lambda n, _: found.append(n))
+        run_jobs(engine, [job], progress, progress.add_task("", note=""))
+    assert found == [2]
+
+
+def test_a_model_that_cannot_travel(engine: RayEngine) -> None:
+    model = nn.Identity()
+    model.lock = threading.Lock()
+    with pytest.raises(AbsynthError, match=r"Identity cannot be sent to the workers \(TypeError: .*lock"):
+        engine.share(model)
+
+
+def test_a_model_of_a_package_that_workers_lack(
+    engine: RayEngine, progress: Progress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "only_here.py").write_text("from torch import nn\nclass Model(nn.Identity): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import only_here
+
+    job = Job("ask", lambda _: None, engine.share(only_here.Model()), (), lambda *_: None)
+    with pytest.raises(AbsynthError, match=r"No module named 'only_here'.*install on every machine"):
+        run_jobs(engine, [job], progress, progress.add_task("", note=""))
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_task_that_is_too_large() -> None:
+    with (
+        pytest.raises(AbsynthError, match="No machine of the cluster has 3 CPUs and 0 GPUs"),
+        connect(cpus=3),
+    ):
+        pass

@@ -1,0 +1,110 @@
+"""What both engines have in common: mistakes end a run, failures do not; and what is asked of them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+from absynth.cli import main
+from absynth.errors import AbsynthError, FailedTasksError
+from absynth.evaluate.engine import Job, LocalEngine, attempt, open_engine, run_jobs
+from absynth.evaluate.models import load_classifier, own_modules
+from absynth.progress import Progress
+
+
+def divide(model: nn.Module, number: int) -> float:
+    if number < 0:
+        raise AbsynthError(f"{number} is below 0; give another.")
+    return 6 / number
+
+
+def run(progress: Progress, *numbers: int) -> list[float]:
+    engine, found = LocalEngine(), []
+    shared = engine.share(nn.Identity())
+    jobs = [Job(f"6 / {n}", divide, shared, (n,), lambda value, _: found.append(value)) for n in numbers]
+    run_jobs(engine, jobs, progress, progress.add_task("", note=""))
+    return found
+
+
+def test_what_is_raised_becomes_part_of_the_outcome() -> None:
+    done = attempt(divide, nn.Identity(), 2)
+    assert (done.value, done.mistake, done.failure, done.seconds > 0) == (3.0, None, None, True)
+    assert attempt(divide, nn.Identity(), -2).mistake == "-2 is below 0; give another."
+    failure = attempt(divide, nn.Identity(), 0).failure
+    assert failure is not None
+    assert failure.startswith("Traceback")
+    assert "ZeroDivisionError" in failure
+
+
+def test_failures_are_told_at_the_end_equal_ones_together(progress: Progress) -> None:
+    assert run(progress, 1, 2) == [6.0, 3.0]
+    with pytest.raises(FailedTasksError) as raised:
+        run(progress, 1, 0, 2, 0, 3)
+    assert [name for name, _ in raised.value.failures] == ["6 / 0", "6 / 0"]
+    assert str(raised.value).startswith("6 / 0; 6 / 0:\nTraceback")
+    assert str(raised.value).count("ZeroDivisionError") == 1
+    assert str(raised.value).endswith(
+        "2 tasks failed, the others are done; run the same command again to retry."
+    )
+
+
+def test_a_mistake_ends_the_run(progress: Progress) -> None:
+    with pytest.raises(AbsynthError, match="-1 is below 0"):
+        run(progress, 1, -1, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--engine", "slurm"), "There is no engine 'slurm'; choose one of local, ray."),
+        (("--address", "10.0.0.1:6379"), "add --engine ray"),
+        (("--cpus-per-task", "2"), "add --engine ray"),
+        (("--engine", "ray"), "The engine 'ray' needs Ray; install absynth with the extra 'ray'"),
+    ],
+)
+@pytest.mark.parametrize("command", ["bench", "certify"])
+def test_an_engine_that_cannot_be_had(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    command: str,
+    arguments: tuple[str, ...],
+    sentence: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setattr(sys, "argv", ["absynth", command, *arguments, "-n", "1"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as raised:
+        main()
+    assert raised.value.code == 2
+    output, errors = capsys.readouterr()
+    assert (output, len(errors.splitlines())) == ("", 1)
+    assert sentence in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_local_engine_is_the_default() -> None:
+    with open_engine() as engine:
+        assert isinstance(engine, LocalEngine)
+
+
+def test_a_users_files_are_told_from_installed_modules(tmp_path: Path) -> None:
+    (tmp_path / "makes_one.py").write_text(
+        "import json\nimport lies_beside, lies_deeper\nfrom torch import nn\n"
+        "def make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))\n"
+    )
+    (tmp_path / "lies_beside.py").write_text("")
+    (tmp_path / "lies_deeper").mkdir()
+    (tmp_path / "lies_deeper" / "__init__.py").write_text("")
+    load_classifier(f"{tmp_path}/makes_one.py:make")
+    names = {name_of(module) for module in own_modules()}
+    assert {"makes_one.py", "lies_beside.py"} <= names
+    assert not {"__init__.py", "nn.py"} & names
+
+
+def name_of(module: Any) -> str:
+    return Path(module.__file__).name
