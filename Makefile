@@ -1,8 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+TOOLS := .venv/.installed-tools
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: run test check
+.PHONY: run test check docs
 
 # The main job: the quick robustness benchmark on the shipped models, then a page of its results.
 run: $(INSTALLED)
@@ -10,17 +12,27 @@ run: $(INSTALLED)
 	$(BIN)/absynth report results/quick --out results/report \
 		--certificates codebook-abs=docs/results/codebook-abs-certificates.parquet
 
-test: $(INSTALLED)
+test: $(TOOLS)
 	$(BIN)/python -m pytest
 
 # What CI checks besides the tests.
-check: $(INSTALLED)
+check: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The documentation, in site/; it runs the notebook, and whatever would be a warning stops it (with --quiet, mkdocs
+# would count none). The variable silences the theme's notice about its successor.
+docs: $(TOOLS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) '.[report]'
+	touch $@
+
+# The tools of developers, which the main job can do without, are installed when they are first needed.
+$(TOOLS): $(INSTALLED)
+	$(INSTALL) '.[dev]'
 	touch $@

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from absynth.errors import AbsynthError
+from absynth.errors import AbsynthError, FailedTasksError
 
 app = typer.Typer(
     name="absynth",
@@ -27,6 +27,14 @@ app.add_typer(data_app, name="data")
 Model = Annotated[str, typer.Option(help="A model's name, or a folder written by save_pretrained.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+EngineName = Annotated[str, typer.Option("--engine", help="local, or ray for a cluster of machines.")]
+Address = Annotated[
+    str | None, typer.Option(help="Of the Ray cluster; by default this machine's, or one started here.")
+]
+Cpus = Annotated[int | None, typer.Option(min=1, help="Ray: CPUs, and threads, of a task; by default 1.")]
+Gpus = Annotated[
+    float | None, typer.Option(min=0, help="Ray: GPUs of a task, where the model then is; by default 0.")
+]
 
 
 @data_app.command("fetch")
@@ -41,10 +49,12 @@ def data_fetch(
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Argument(help="abs, codebook-abs, binary-abs, cnn or binary-cnn.")],
+    model: Annotated[str, typer.Argument(help="abs, codebook-abs, binary-abs, cnn, binary-cnn or madry.")],
     out: Annotated[Path, typer.Option(help="Folder of the finished model and its checkpoints.")],
     data: Annotated[str, typer.Option(help="A named data set, or a path to one.")] = "mnist",
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the training images; madry: at most.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of Adam, at the start.")] = None,
     seed: Seed = 0,
@@ -53,6 +63,9 @@ def train(
     ] = False,
     emphasis: Annotated[
         float | None, typer.Option(min=0, help="abs: weight of rare styles; 0 is the paper's plain mean.")
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=0, help="abs: further rounds on the images at stake; 0 for none.")
     ] = None,
     start: Annotated[str | None, typer.Option(help="A trained abs to go on from.")] = None,
     base: Annotated[str, typer.Option(help="The ABS that codebook-abs and binary-abs build on.")] = "abs",
@@ -70,7 +83,9 @@ def train(
 
     derived = model in ("binary-abs", "codebook-abs")
     settings = (
-        None if derived else (training_settings(model, epochs, batch_size, learning_rate, seed, emphasis))
+        None
+        if derived
+        else training_settings(model, epochs, batch_size, learning_rate, seed, emphasis, rounds)
     )
     if threads is not None:
         torch.set_num_threads(threads)
@@ -141,11 +156,16 @@ def certify(
     plot: Annotated[
         Path | None, typer.Option(help="Certified accuracy by size, as .png, .svg or .pdf.")
     ] = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    cpus_per_task: Cpus = None,
+    gpus_per_task: Gpus = None,
     quiet: Quiet = False,
 ) -> None:
     """Prove how large a change of each image cannot flip the decision."""
     from absynth.data import load_dataset
     from absynth.evaluate.certification import check_output, run_certification
+    from absynth.evaluate.engine import open_engine
     from absynth.evaluate.tasks import choose_images
     from absynth.norms import parse_norm
     from absynth.progress import progress_display
@@ -159,10 +179,20 @@ def certify(
         check_plot(plot)
     images, labels = load_dataset(data, split)
     indices = range(len(images)) if count is None else choose_images(len(images), count, seed)
-    classifier = load(model)
-    with progress_display(not quiet) as progress:
+    with (
+        open_engine(engine, address, cpus_per_task, gpus_per_task) as opened,
+        progress_display(not quiet) as progress,
+    ):
         records = run_certification(
-            classifier, images, labels, indices=indices, norms=norms, exact=exact, out=out, progress=progress
+            load(model),
+            images,
+            labels,
+            indices=indices,
+            norms=norms,
+            exact=exact,
+            out=out,
+            progress=progress,
+            engine=opened,
         )
     console = Console()
     for table in certificate_tables(records, f"{model} on {data} {split}"):
@@ -266,7 +296,11 @@ def speed(
 @app.command()
 def bench(
     action: Annotated[
-        str | None, typer.Argument(metavar="[status]", help="status: say how far it is, and run nothing.")
+        str | None,
+        typer.Argument(
+            metavar="[status|plan]",
+            help="status: say how far it is; plan: how long it takes on more cores. Neither runs anything.",
+        ),
     ] = None,
     preset: Annotated[
         str | None, typer.Option(help="quick (the default), standard, paper, or clean for clean accuracy.")
@@ -282,45 +316,63 @@ def bench(
         list[str] | None, typer.Option(help="Where to give accuracy, as l2=0.5,1,1.5; repeatable.")
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the results, by default results/PRESET; a run goes on from there."),
+        str | None,
+        typer.Option(
+            help="Folder of the results, or a URL; by default results/PRESET. A run goes on from there."
+        ),
     ] = None,
     details: Annotated[bool, typer.Option("--details", help="Show every attack by itself too.")] = False,
     markdown: Annotated[
         Path | None, typer.Option(help="Write the figures beside the paper's as Markdown.")
     ] = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    cpus_per_task: Cpus = None,
+    gpus_per_task: Gpus = None,
     quiet: Quiet = False,
 ) -> None:
     """Attack models and show how robust each is, beside the paper's figures."""
     from absynth.evaluate.config import adapt_preset, choose_preset
+    from absynth.evaluate.engine import open_engine
     from absynth.evaluate.runner import run_benchmark
+    from absynth.evaluate.schedule import benchmark_schedule
     from absynth.evaluate.status import benchmark_status
     from absynth.evaluate.store import ResultStore
     from absynth.progress import progress_display
     from absynth.report.markdown import check_markdown, write_markdown
-    from absynth.report.tables import benchmark_table, detail_tables, status_table
+    from absynth.report.tables import benchmark_table, detail_tables, schedule_table, status_table
 
-    if action not in (None, "status"):
-        raise AbsynthError(f"There is no 'bench {action}'; leave '{action}' out to run, or say 'status'.")
+    if action not in (None, "status", "plan"):
+        raise AbsynthError(
+            f"There is no 'bench {action}'; leave '{action}' out to run, or say 'status' or 'plan'."
+        )
     chosen, name = choose_preset(preset, config)
     chosen = adapt_preset(chosen, models=model or (), dataset=data, images=count, thresholds=thresholds or ())
     if markdown is not None:
         check_markdown(markdown)
-    folder = Path("results") / name if out is None else out
+    folder = f"results/{name}" if out is None else out
     store, console = ResultStore(folder), Console()
     if action == "status":
         with progress_display(not quiet) as progress:
             statuses = benchmark_status(chosen, store, progress)
-        console.print(status_table(statuses, str(folder)))
+        console.print(status_table(statuses, folder))
         return
-    with progress_display(not quiet) as progress:
-        result = run_benchmark(chosen, store, progress)
+    if action == "plan":
+        with progress_display(not quiet) as progress:
+            schedule = benchmark_schedule(chosen, store, progress)
+        console.print(schedule_table(schedule, folder))
+        return
+    with (
+        open_engine(engine, address, cpus_per_task, gpus_per_task) as opened,
+        progress_display(not quiet) as progress,
+    ):
+        result = run_benchmark(chosen, store, progress, engine=opened)
     console.print(benchmark_table(result))
     for table in detail_tables(result) if details else ():
         console.print(table)
     if markdown is not None:
         write_markdown(markdown, result)
-    console.print(f"Records and adversarial images: {folder.resolve()}", soft_wrap=True, markup=False)
+    console.print(f"Records and adversarial images: {store.location}", soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -392,8 +444,22 @@ def distal(
     Console().print(distal_table(found))
 
 
+@app.command()
+def demo(
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0: all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 7860,
+) -> None:
+    """Serve a page: draw a digit, and see what ABS makes of it and what is proven about it."""
+    from absynth.demo import serve
+
+    print("Loading the models, which takes about half a minute ...", flush=True)
+    page = serve(host, port)
+    print(f"Open {page.local_url} (stop with Ctrl+C)", flush=True)
+    page.block_thread()
+
+
 def main() -> None:
-    """Runs the command line; a mistake of the user's ends with one line and exit status 2."""
+    """Runs the command line; a mistake of the user's ends with one line and status 2, failed tasks with 1."""
     try:
         app()
     except AbsynthError as error:
@@ -401,6 +467,9 @@ def main() -> None:
             f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True, highlight=False
         )
         raise SystemExit(2) from None
+    except FailedTasksError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         Console(stderr=True).print("Interrupted; run the same command again to go on.")
         raise SystemExit(130) from None

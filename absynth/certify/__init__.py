@@ -4,7 +4,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from absynth.certify.certificate import Certificate, certify
+from absynth.certify.certificate import Certificate, Certifier, certify
 from absynth.certify.summary import (
     SIZES,
     UNION,
@@ -18,6 +18,7 @@ __all__ = [
     "SIZES",
     "UNION",
     "Certificate",
+    "Certifier",
     "Summary",
     "certified_accuracy",
     "certify",

@@ -100,7 +100,6 @@ def is_closed(gap: Tensor | float, radius: Tensor | float) -> Tensor | bool:
     return (gap <= GAP) | (gap <= GAP * radius)
 
 
-@torch.no_grad()
 def certify(
     model: nn.Module,
     images: Tensor,
@@ -129,57 +128,92 @@ def certify(
     Raises:
         AbsynthError: If the model cannot be certified, or the arguments are wrong.
     """
-    chosen = parse_norm(norm)
+    parse_norm(norm)
     check_images(images, labels)
-    found = find_prototypes(model)
-    if found is None:
-        return _estimate(model, images, labels, chosen, batch_size)
-    prototypes, binary = found
-    codebook = read_codebook(prototypes, binary)
-    if images[0].numel() != codebook.pixels:
-        raise AbsynthError(
-            f"The images have {images[0].numel()} pixels each; the model's have {codebook.pixels}."
+    return Certifier(model).certify(images, labels, norm, exact, batch_size, progress)
+
+
+class Certifier:
+    """Certifies the decisions of one model again and again, and reads and checks its prototypes only once.
+
+    That is most of the time that a single image takes. The model must stay as it is meanwhile.
+
+    Args:
+        model: As :func:`certify` takes it.
+
+    Raises:
+        AbsynthError: If the model's prototypes cannot be certified.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        found = find_prototypes(model)
+        self.codebook = None if found is None else read_codebook(*found)
+
+    @torch.no_grad()
+    def certify(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        norm: str = "l2",
+        exact: bool = False,
+        batch_size: int = 64,
+        progress: Progress | None = None,
+    ) -> Certificate:
+        """What :func:`certify` returns, which has the arguments in full.
+
+        Raises:
+            AbsynthError: If the arguments are wrong.
+        """
+        model, codebook, chosen = self.model, self.codebook, parse_norm(norm)
+        check_images(images, labels)
+        if codebook is None:
+            return _estimate(model, images, labels, chosen, batch_size)
+        if images[0].numel() != codebook.pixels:
+            raise AbsynthError(
+                f"The images have {images[0].numel()} pixels each; the model's have {codebook.pixels}."
+            )
+        check_labels(labels, codebook.classes)
+        solvable = exact and not codebook.binary and chosen != "l0"
+        device = codebook.images.device
+        flat = images.to(device).flatten(1)
+        prediction = torch.cat([model(part.to(device)).argmax(dim=1) for part in images.split(batch_size)])
+
+        def predict(candidates: Float[Tensor, "batch pixel"]) -> Int64[Tensor, "batch"]:
+            result: Tensor = model(candidates.unflatten(1, images.shape[1:])).argmax(dim=1)
+            return result
+
+        radius = torch.zeros(len(images), dtype=torch.float64, device=device)
+        gap, adversarials = torch.zeros_like(radius), flat.clone()
+        correct = prediction == labels.to(device)
+        task = progress.add_task(f"certify {chosen}", total=len(images), note="") if progress else None
+        if progress and task is not None:
+            progress.advance(task, int((~correct).sum()))
+        for label in range(codebook.classes):
+            rows = (correct & (prediction == label)).nonzero()[:, 0]
+            if len(rows) == 0:
+                continue
+            search = Search(codebook, label, chosen, images.shape[1])
+            solver = Solver(search, predict) if solvable else None
+            for some in rows.split(batch_size):
+                result = _certify_class(search, solver, flat[some])
+                radius[some], gap[some], adversarials[some] = result
+                if progress and task is not None:
+                    progress.advance(task, len(some))
+        home = images.device
+        return Certificate(
+            chosen,
+            radius.to(home),
+            prediction.to(home),
+            "polytope" if solvable else "pairwise",
+            solvable,
+            BINARY_RULE if codebook.binary else GREY_RULE,
+            BOUND_ONLY if exact and not solvable else None,
+            gap.to(home) if solvable else None,
+            adversarials.view_as(images).to(home) if solvable else None,
+            is_closed(gap, radius).to(home) if solvable else None,
         )
-    check_labels(labels, codebook.classes)
-    solvable = exact and not binary and chosen != "l0"
-    device = codebook.images.device
-    flat = images.to(device).flatten(1)
-    prediction = torch.cat([model(part.to(device)).argmax(dim=1) for part in images.split(batch_size)])
-
-    def predict(candidates: Float[Tensor, "batch pixel"]) -> Int64[Tensor, "batch"]:
-        result: Tensor = model(candidates.unflatten(1, images.shape[1:])).argmax(dim=1)
-        return result
-
-    radius = torch.zeros(len(images), dtype=torch.float64, device=device)
-    gap, adversarials = torch.zeros_like(radius), flat.clone()
-    correct = prediction == labels.to(device)
-    task = progress.add_task(f"certify {chosen}", total=len(images), note="") if progress else None
-    if progress and task is not None:
-        progress.advance(task, int((~correct).sum()))
-    for label in range(codebook.classes):
-        rows = (correct & (prediction == label)).nonzero()[:, 0]
-        if len(rows) == 0:
-            continue
-        search = Search(codebook, label, chosen, images.shape[1])
-        solver = Solver(search, predict) if solvable else None
-        for some in rows.split(batch_size):
-            result = _certify_class(search, solver, flat[some])
-            radius[some], gap[some], adversarials[some] = result
-            if progress and task is not None:
-                progress.advance(task, len(some))
-    home = images.device
-    return Certificate(
-        chosen,
-        radius.to(home),
-        prediction.to(home),
-        "polytope" if solvable else "pairwise",
-        solvable,
-        BINARY_RULE if binary else GREY_RULE,
-        BOUND_ONLY if exact and not solvable else None,
-        gap.to(home) if solvable else None,
-        adversarials.view_as(images).to(home) if solvable else None,
-        is_closed(gap, radius).to(home) if solvable else None,
-    )
 
 
 def _estimate(model: nn.Module, images: Images, labels: Labels, norm: Norm, batch_size: int) -> Certificate:

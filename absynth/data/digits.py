@@ -52,12 +52,13 @@ SPECK = 0.03
 """A separate piece of less than this share of the largest piece's area is dirt."""
 
 
-def read_digit(path: str | Path) -> Float[Tensor, "1 28 28"]:
+def read_digit(path: str | Path, name: str | None = None) -> Float[Tensor, "1 28 28"]:
     """The digit in a picture file, as an image that a model trained on MNIST understands.
 
     Args:
         path: A PNG, JPEG or .npy picture of any size, grey or in colour, drawn, scanned or photographed,
             light on dark or dark on light (see :func:`absynth.data.pictures.read_picture`).
+        name: What to call it in a message; by default its path.
 
     Returns:
         float32 in [0, 1], light on dark. An image that is already as MNIST has them comes back bit for bit.
@@ -65,7 +66,7 @@ def read_digit(path: str | Path) -> Float[Tensor, "1 28 28"]:
     Raises:
         AbsynthError: If the file is no picture, or shows no ink.
     """
-    return center_digit(read_picture(path), name=str(path))
+    return center_digit(read_picture(path, name), name=str(path) if name is None else name)
 
 
 def center_digit(picture: Grey, name: str = "The picture") -> Float[Tensor, "1 28 28"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """How much red, green and blue weigh in a grey value (ITU-R BT.601)."""
 
 
-def read_picture(path: str | Path) -> Float[ndarray, "height width"]:
+def read_picture(path: str | Path, name: str | None = None) -> Float[ndarray, "height width"]:
     """The picture at ``path`` as grey values.
 
     Colour becomes luma, a photograph is turned the way its camera was held, and a transparent background
@@ -28,6 +29,7 @@ def read_picture(path: str | Path) -> Float[ndarray, "height width"]:
     Args:
         path: A PNG, a JPEG, or an .npy array of shape (height, width), (1, height, width) or
             (height, width, 1, 3 or 4): integers from 0 to 255, or real numbers from 0 to 1.
+        name: What to call it in a message; by default its path.
 
     Returns:
         float32 values in [0, 1]; an 8-bit grey value v becomes v / 255 exactly.
@@ -36,12 +38,26 @@ def read_picture(path: str | Path) -> Float[ndarray, "height width"]:
         AbsynthError: If the file is missing, empty, not a picture, or larger than 64 megapixels.
     """
     path = Path(path)
+    name = str(path) if name is None else name
     if not path.exists():
-        raise AbsynthError(f"There is no file {path}; give the path of a PNG, JPEG or .npy picture.")
+        raise AbsynthError(f"There is no file {name}; give the path of a PNG, JPEG or .npy picture.")
     if not path.is_file():
-        raise AbsynthError(f"{path} is not a file; give the path of a PNG, JPEG or .npy picture.")
-    pixels = _read_array(path) if path.suffix.lower() == ".npy" else _read_encoded(path)
+        raise AbsynthError(f"{name} is not a file; give the path of a PNG, JPEG or .npy picture.")
+    pixels = _read_array(path, name) if path.suffix.lower() == ".npy" else _read_encoded(path, name)
     return to_grey(pixels)
+
+
+def decode_picture(data: bytes, name: str) -> Float[ndarray, "height width"]:
+    """The picture in the bytes of a PNG or JPEG file as grey values, as :func:`read_picture` gives them.
+
+    Args:
+        data: All bytes of the file.
+        name: What to call the picture in a message.
+
+    Raises:
+        AbsynthError: If it is not a picture, or larger than 64 megapixels.
+    """
+    return to_grey(_read_encoded(io.BytesIO(data), name))
 
 
 def to_grey(pixels: Float[ndarray, "height width *channels"]) -> Float[ndarray, "height width"]:
@@ -62,7 +78,7 @@ def to_grey(pixels: Float[ndarray, "height width *channels"]) -> Float[ndarray, 
     return grey.astype(np.float32).clip(0, 1)
 
 
-def _read_encoded(path: Path) -> Float[ndarray, "height width *channels"]:
+def _read_encoded(source: Path | io.BytesIO, name: str) -> Float[ndarray, "height width *channels"]:
     import warnings
 
     from PIL import Image, ImageOps
@@ -71,16 +87,16 @@ def _read_encoded(path: Path) -> Float[ndarray, "height width *channels"]:
         with warnings.catch_warnings():
             # Our own limit follows, and it is lower than Pillow's.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=("PNG", "JPEG")) as picture:
-                _check_size(path, picture.height, picture.width)
+            with Image.open(source, formats=("PNG", "JPEG")) as picture:
+                _check_size(name, picture.height, picture.width)
                 return _decode(ImageOps.exif_transpose(picture))
     except Image.DecompressionBombError:
-        raise AbsynthError(_too_large(path)) from None
+        raise AbsynthError(_too_large(name)) from None
     except (OSError, SyntaxError, ValueError, IndexError) as error:
         if isinstance(error, AbsynthError):
             raise
         raise AbsynthError(
-            f"{path} cannot be read as a picture; give an undamaged PNG, JPEG or .npy file."
+            f"{name} cannot be read as a picture; give an undamaged PNG, JPEG or .npy file."
         ) from None
 
 
@@ -98,22 +114,22 @@ def _decode(picture: Any) -> Float[ndarray, "height width *channels"]:
     return np.asarray(picture.convert(mode), dtype=np.float32) / 255
 
 
-def _read_array(path: Path) -> Float[ndarray, "height width *channels"]:
+def _read_array(path: Path, name: str) -> Float[ndarray, "height width *channels"]:
     try:
         # Mapped, so that a header that promises terabytes is seen before memory is taken for them.
         array = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError, OverflowError):
-        raise AbsynthError(f"{path} cannot be read as an array; give one that numpy.save wrote.") from None
+        raise AbsynthError(f"{name} cannot be read as an array; give one that numpy.save wrote.") from None
     if array.ndim == 3 and array.shape[0] == 1:
         array = array[0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise AbsynthError(
-            f"{path} has the shape {array.shape}; a picture is (height, width) or (height, width, channels)."
+            f"{name} has the shape {array.shape}; a picture is (height, width) or (height, width, channels)."
         )
     if array.size == 0:
-        raise AbsynthError(f"{path} is empty: its shape is {array.shape}; a picture has at least one pixel.")
-    _check_size(path, *array.shape[:2])
-    return unit_range(array, str(path))
+        raise AbsynthError(f"{name} is empty: its shape is {array.shape}; a picture has at least one pixel.")
+    _check_size(name, *array.shape[:2])
+    return unit_range(array, name)
 
 
 def unit_range(array: ndarray, name: str) -> Float[ndarray, "*shape"]:
@@ -147,10 +163,10 @@ def unit_range(array: ndarray, name: str) -> Float[ndarray, "*shape"]:
     return scaled
 
 
-def _check_size(path: Path, height: int, width: int) -> None:
+def _check_size(name: str, height: int, width: int) -> None:
     if height * width > MOST_PIXELS:
-        raise AbsynthError(_too_large(path, f" ({width}x{height} pixels)"))
+        raise AbsynthError(_too_large(name, f" ({width}x{height} pixels)"))
 
 
-def _too_large(path: Path, size: str = "") -> str:
-    return f"{path} is too large{size}; make it at most {MOST_PIXELS // 10**6} megapixels."
+def _too_large(name: str, size: str = "") -> str:
+    return f"{name} is too large{size}; make it at most {MOST_PIXELS // 10**6} megapixels."

@@ -42,13 +42,17 @@ def probabilities(model: nn.Module, images: Images) -> Logits:
 
     Models that explain an image say near-uniform where no class can; others have their softmax.
     """
-    logits: Tensor = model(images)
+    return _confidences(model, model(images))
+
+
+def _confidences(model: nn.Module, logits: Logits) -> Logits:
     inner = model.model if isinstance(model, Binarized) else model
     if isinstance(inner, ABS | CodebookABS):
         return logits_to_probabilities(logits)
     return logits.softmax(dim=1)
 
 
+@torch.no_grad()
 def decide(model: nn.Module, images: Images, least_confidence: float = LEAST_CONFIDENCE) -> list[Decision]:
     """One decision an image.
 
@@ -57,7 +61,28 @@ def decide(model: nn.Module, images: Images, least_confidence: float = LEAST_CON
         images: Shape (batch, channel, height, width), in [0, 1].
         least_confidence: Abstain below it.
     """
-    values, order = probabilities(model, images).topk(2, dim=1)
+    logits: Tensor = model(images)
+    return decisions(logits, _confidences(model, logits), least_confidence)
+
+
+def decisions(
+    logits: Logits, confidences: Logits, least_confidence: float = LEAST_CONFIDENCE
+) -> list[Decision]:
+    """One decision for each row of logits, for those who have these already.
+
+    The logits rank the classes: where no class explains an image, the confidences are equal in float32.
+
+    Args:
+        logits: Of each class.
+        confidences: In each class, as :func:`probabilities` gives them.
+        least_confidence: Abstain below it.
+
+    >>> logits = torch.tensor([[0.0, 2.0, 1.0]])
+    >>> decisions(logits, logits.softmax(dim=1))[0].label
+    1
+    """
+    order = logits.topk(2, dim=1).indices
+    values = confidences.gather(1, order)
     return [
         Decision(labels[0], likely[0], labels[1], likely[1], likely[0] < least_confidence)
         for labels, likely in zip(order.tolist(), values.tolist(), strict=True)

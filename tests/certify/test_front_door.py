@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from absynth.certify import SIZES, certified_accuracy, certify, summarise
+from absynth.certify import SIZES, Certifier, certificate, certified_accuracy, certify, summarise
 from absynth.certify.paper import paper_bound
 from absynth.errors import AbsynthError
 from absynth.models.cnn import CNN, Binarized
@@ -63,6 +63,28 @@ def test_models_that_cannot_be_certified(toolbox: Any, images: Tensor) -> None:
     ):
         with pytest.raises(AbsynthError, match=words):
             certify(broken, images, torch.zeros(5, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_certifier_says_the_same_and_reads_the_prototypes_once(
+    model: Any, images: Tensor, binary: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = Binarized(model) if binary else model
+    labels = classifier(images).argmax(1)
+    expected = [certify(classifier, images, labels, norm, exact=True) for norm in NORMS]
+    certifier = Certifier(classifier)
+    monkeypatch.delattr(certificate, "read_codebook")
+    for norm, certified in zip(NORMS, expected, strict=True):
+        again = certifier.certify(images, labels, norm, exact=True)
+        assert torch.equal(again.radius, certified.radius)
+        assert (again.rule, again.method, again.warning) == (
+            certified.rule,
+            certified.method,
+            certified.warning,
+        )
+        if certified.adversarials is not None:
+            assert again.adversarials is not None
+            assert torch.equal(again.adversarials.nan_to_num(), certified.adversarials.nan_to_num())
 
 
 @pytest.mark.parametrize("binary", [False, True])

@@ -36,7 +36,7 @@ def test_help_is_quick():
     result = run("--help")
     assert time.perf_counter() - started < 1
     assert result.returncode == 0
-    for command in ("data", "train", "classify", "certify", "attack", "audit", "speed", "bench"):
+    for command in ("data", "train", "classify", "certify", "attack", "audit", "speed", "bench", "demo"):
         assert command in result.stdout
 
 
@@ -106,7 +106,13 @@ def test_mistakes_end_with_one_line(pictures, tmp_path):
     assert "text.png" in fails("classify", str(folder / "text.png"))
     assert "There is no model 'ab'" in fails("classify", str(folder / "digit.png"), "--model", "ab")
     assert "There is no preset" in fails("bench", "--preset", "quik", "--out", str(tmp_path / "r"))
-    assert "There is no recipe" in fails("train", "aps", "--out", str(tmp_path / "m"))
+    unknown = fails("train", "aps", "--out", str(tmp_path / "m"))
+    assert "There is no recipe" in unknown
+    assert "madry" in unknown
+    assert "trains no VAEs" in fails("train", "madry", "--emphasis", "1", "--out", str(tmp_path / "m"))
+    assert "starts from nothing" in fails(
+        "train", "madry", "--start", "abs", "--out", str(tmp_path / "m"), "--quiet"
+    )
     assert "fashion-mnist" in fails("data", "fetch", "mnits")
     assert "There is no norm" in fails("certify", "--model", "codebook-abs", "--norm", "l7", "-n", "1")
     assert "no certificates to check" in fails(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from absynth.inference import ABS, CodebookABS, SearchSettings
 from absynth.inference.codebook import draw_latents
-from absynth.inference.decision import Decision, decide, probabilities
+from absynth.inference.decision import Decision, decide, decisions, probabilities
 from absynth.models.cnn import Binarized
 from absynth.models.vae import Decoder
 
@@ -63,3 +63,16 @@ def test_models_that_explain_are_sure_of_what_they_synthesise(codebook: Codebook
 def test_other_models_have_their_softmax(make_images: Callable[..., Tensor]) -> None:
     confidence = probabilities(Binarized(Fixed([-1000.0, -1001.0])), make_images(1))
     torch.testing.assert_close(confidence, torch.tensor([[1 / (1 + math.exp(-1)), 1 / (1 + math.e)]]))
+
+
+def test_confidences_that_are_known_already_decide_the_same() -> None:
+    model = Fixed([0.3, 1.2, -0.5])
+    images = torch.zeros(2, 1, 28, 28)
+    assert decisions(model(images), probabilities(model, images), 0.7) == decide(model, images, 0.7)
+
+
+def test_the_best_class_is_named_even_where_confidence_is_the_same_in_all(codebook: CodebookABS) -> None:
+    image = torch.rand(20, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    assert probabilities(codebook, image).unique().numel() == 1
+    labels = [decision.label for decision in decide(codebook, image)]
+    assert labels == codebook.losses(image).argmin(dim=1).tolist()

@@ -1,0 +1,181 @@
+"""The parts of the demo's page, as HTML: what a model sees and says, and what is proven of it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from html import escape
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor
+
+from absynth.inference.abs import Synthesis
+from absynth.inference.decision import Decision
+from absynth.norms import Norm
+from absynth.report.sentences import describe_decision, describe_radius, format_confidence, round_radius
+from absynth.shapes import Images
+
+ORANGE, PURPLE = (179, 88, 6), (84, 39, 136)
+"""What brightens and what darkens, as in :func:`absynth.report.drawing.draw_perturbation`."""
+
+TITLES: dict[Norm, str] = {
+    "l0": "a few pixels, any amount (L0)",
+    "linf": "all pixels, a little each (Linf)",
+    "l1": "all changes added up (L1)",
+    "l2": "length of the change (L2)",
+}
+"""The norms in the order of the page."""
+
+
+def notice(text: str, kind: str = "hint") -> str:
+    """A line of plain text, a ``hint`` or an ``error``."""
+    return f'<p class="notice {kind}" role="status">{escape(text)}</p>'
+
+
+def image_tag(pixels: Float[ndarray, "height width *channels"], description: str) -> str:
+    """An image of values in [0, 1], within the page itself.
+
+    Args:
+        pixels: Grey, or red, green and blue.
+        description: For those who cannot see it.
+    """
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray((255 * pixels).round().astype(np.uint8)).save(buffer, "PNG")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{escape(description)}" src="data:image/png;base64,{data}">'
+
+
+def colour_change(change: Float[Tensor, "height width"]) -> Float[ndarray, "height width 3"]:
+    """A perturbation in colours: orange brightens, purple darkens, white is 0, scaled to its largest."""
+    share = (change / change.abs().max().clamp(min=1e-12)).numpy()[..., None]
+    ends = np.where(share > 0, np.array(ORANGE) / 255, np.array(PURPLE) / 255)
+    colours: ndarray = 1 - np.abs(share) * (1 - ends)
+    return colours
+
+
+def verdict(image: Images, decision: Decision, plain: Decision, truth: int | None = None) -> str:
+    """What ABS says about an image, and a plain CNN beside it.
+
+    Args:
+        image: Shape (1, 1, height, width).
+        decision: Of ABS.
+        plain: Of the CNN.
+        truth: The label, if it is known.
+    """
+    known = "" if truth is None else f"<br>labelled {truth}"
+    if decision.abstained:
+        answer = '<p class="digit none">Not a digit</p>'
+        detail = f"no class explains it well; the nearest is {decision.label}"
+    else:
+        answer = f'<p class="digit">{decision.label}</p>'
+        detail = (
+            f"<b>{format_confidence(decision.confidence)} sure</b>; next comes {decision.runner_up} "
+            f"with {format_confidence(decision.runner_up_confidence)}"
+        )
+    return (
+        '<div class="verdict">'
+        f"<figure>{image_tag(image[0, 0].numpy(), 'The image in 28 by 28 pixels')}"
+        f"<figcaption>what the models see{known}</figcaption></figure>"
+        f'<section class="abs"><h3>Analysis by synthesis</h3>{answer}<p>{detail}</p></section>'
+        f'<section class="cnn"><h3>Plain CNN, for contrast</h3><p class="digit">{plain.label}</p>'
+        f"<p><b>{format_confidence(plain.confidence)} sure</b>; it has no way to say "
+        "that something is no digit</p></section></div>"
+    )
+
+
+def reconstructions(synthesis: Synthesis, decision: Decision) -> str:
+    """The best synthesis of every class with its loss; that of the decision is framed.
+
+    Args:
+        synthesis: Of one image.
+        decision: What follows from it.
+    """
+    tiles = []
+    for label, loss in enumerate(synthesis.losses[0].tolist()):
+        best = " best" if label == decision.label else ""
+        tag = image_tag(synthesis.reconstructions[0, label, 0].numpy(), f"The best {label} for this image")
+        tiles.append(
+            f'<figure class="tile{best}">{tag}<figcaption><b>{label}</b>: {loss:.1f}</figcaption></figure>'
+        )
+    return (
+        "<h2>The best that each class can draw</h2><p>Ten models, one a digit, each try to copy the image. "
+        "Below a copy stands its loss: how far it is off. The smallest loss decides; where none is small, "
+        "it is no digit."
+        f'</p><div class="tiles">{"".join(tiles)}</div>'
+    )
+
+
+def certificates(radii: Mapping[Norm, float], remark: str) -> str:
+    """What is proven in each norm, as far as it is known already.
+
+    Args:
+        radii: Certified radius by norm; those that are missing are shown as under way.
+        remark: Which decision they are about.
+    """
+    cards = []
+    for norm, title in TITLES.items():
+        if norm in radii:
+            unit = " px" if norm == "l0" else ""
+            figure = f"{round_radius(radii[norm], norm)}{unit}"
+            text = describe_radius(radii[norm], norm)
+        else:
+            figure, text = "…", "being proven"
+        cards.append(
+            f'<section class="{norm}"><h3>{title}</h3><p class="radius">{figure}</p>'
+            f"<p>{escape(text)}</p></section>"
+        )
+    return (
+        '<h2>What is proven</h2><p>Not "we found no attack": a proof that no attack exists.</p>'
+        f'<div class="proofs">{"".join(cards)}</div><p class="rule">{escape(remark)}</p>'
+    )
+
+
+def smallest_change(sentence: str) -> str:
+    """The heading above the smallest adversarial, and a sentence about it."""
+    return (
+        f"<h2>The smallest change that flips it</h2><p>{escape(sentence)} "
+        "Move the slider to make it; orange brightens, purple darkens.</p>"
+    )
+
+
+def adversarial_step(
+    image: Images,
+    changed: Images,
+    codebook: tuple[int, int],
+    decision: Decision,
+    plain: Decision,
+    size: float,
+) -> str:
+    """An image on the way to its smallest adversarial, and who sees what in it.
+
+    Args:
+        image: The original, shape (1, 1, height, width).
+        changed: What is shown, of the same shape.
+        codebook: The codebook's decision on the original and now.
+        decision: What ABS says now.
+        plain: What the CNN says now.
+        size: L2 size of the change.
+    """
+    change = changed[0, 0] - image[0, 0]
+    pictures = (
+        (image_tag(image[0, 0].numpy(), "The original"), "original"),
+        (
+            image_tag(colour_change(change), "The change"),
+            "the change, magnified",
+        ),
+        (image_tag(changed[0, 0].numpy(), "The changed image"), f"changed by {size:.2f} (L2)"),
+    )
+    figures = "".join(f"<figure>{tag}<figcaption>{text}</figcaption></figure>" for tag, text in pictures)
+    flipped = codebook[0] != codebook[1]
+    said = f"{codebook[1]}, flipped from {codebook[0]}" if flipped else f"{codebook[1]}, as before"
+    return (
+        f'<div class="step"><div class="pictures">{figures}</div><ul>'
+        f'<li class="codebook{" flipped" if flipped else ""}">codebook: <b>{said}</b></li>'
+        f"<li>ABS: <b>{describe_decision(decision)}</b></li>"
+        f"<li>plain CNN: <b>{describe_decision(plain)}</b></li></ul></div>"
+    )

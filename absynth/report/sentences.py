@@ -1,0 +1,104 @@
+"""Decisions and certificates in words, for people who know no norms."""
+
+from __future__ import annotations
+
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+
+from absynth.inference.decision import Decision
+from absynth.norms import Norm
+
+STEPS: dict[Norm, str] = {"l2": "0.01", "l1": "0.01", "linf": "0.001", "l0": "1"}
+"""What a radius is rounded to in words."""
+
+
+def round_radius(radius: float, norm: Norm) -> Decimal:
+    """A radius as it is written: rounded down, as no more than it is proven.
+
+    >>> round_radius(2.5376, "l2")
+    Decimal('2.53')
+    """
+    return Decimal(radius).quantize(Decimal(STEPS[norm]), ROUND_FLOOR)
+
+
+def format_confidence(confidence: float) -> str:
+    """A confidence in percent, never rounded up to certainty.
+
+    >>> format_confidence(0.9827), format_confidence(0.99999)
+    ('98%', 'over 99.9%')
+    """
+    if confidence > 0.999:
+        return "over 99.9%"
+    return f"{confidence:.1%}" if confidence > 0.99 else f"{confidence:.0%}"
+
+
+def describe_radius(radius: float, norm: Norm) -> str:
+    """What a certified radius means, in one sentence.
+
+    Args:
+        radius: Proven, of one image.
+        norm: What it is measured in.
+
+    >>> describe_radius(13.0, "l0")
+    'No change to 13 pixels, whichever, can flip this.'
+    """
+    size = round_radius(radius, norm)
+    if size == 0:
+        if norm == "l0":
+            return "Nothing is proven: changing a single pixel might flip this."
+        return "Next to nothing is proven: the image lies on the border between two classes."
+    if norm == "l0":
+        return f"No change to {size} pixel{'' if size == 1 else 's'}, whichever, can flip this."
+    if norm == "linf":
+        return (
+            f"Every pixel may change at once by up to {100 * size:.1f}% of full brightness: "
+            "that cannot flip this."
+        )
+    if norm == "l1":
+        return (
+            f"No changes that add up to {size} or less can flip this; black to white in one pixel counts 1."
+        )
+    return f"No change of length {size} or less can flip this: the root of the sum of all squared changes."
+
+
+def describe_rule(codebook_label: int, decision: Decision) -> str:
+    """Which decision a certificate is about, and whether it agrees with that of ABS.
+
+    Args:
+        codebook_label: What the certified codebook says.
+        decision: What ABS says.
+    """
+    rule = "The proofs hold for the codebook decision: the nearest of a fixed table of synthesised digits."
+    if decision.abstained:
+        return (
+            f"{rule} It always names a digit, here {codebook_label}, "
+            "while ABS sees none: what is proven is about the codebook alone."
+        )
+    if decision.label != codebook_label:
+        return (
+            f"{rule} Mind: it says {codebook_label} where ABS says {decision.label}. "
+            f"What is proven is that the codebook keeps to its {codebook_label}."
+        )
+    return f"{rule} It says {codebook_label}, like ABS, which searches on and for which nothing is proven."
+
+
+def describe_adversarial(distance: float, radius: float, before: int, after: int) -> str:
+    """How near the smallest adversarial is, beside what is proven.
+
+    Args:
+        distance: L2 distance of the adversarial found.
+        radius: Proven L2 radius.
+        before: The codebook's decision on the image.
+        after: Its decision on the adversarial.
+    """
+    return (
+        f"The smallest change found that flips the codebook from {before} to {after} has length "
+        f"{Decimal(distance).quantize(Decimal('0.001'), ROUND_CEILING)}; "
+        f"up to {Decimal(radius).quantize(Decimal('0.001'), ROUND_FLOOR)} it is proven that there is none."
+    )
+
+
+def describe_decision(decision: Decision) -> str:
+    """A decision in a few words, as of one who may abstain."""
+    if decision.abstained:
+        return f"not a digit (if it must be one: {decision.label})"
+    return f"{decision.label}, {format_confidence(decision.confidence)} sure"
