@@ -54,7 +54,7 @@ DEFAULTS = {
 }
 
 TRAINER = Adversary(epsilon=0.3, steps=3, reach=2.5, warm_up=0.3)
-"""What the recipe "madry" trains against; in two minutes each, three steps led further than five or seven."""
+"""What the recipe "madry" trains against; in two minutes of training, three steps led further than five."""
 
 EXAMINER = Adversary(epsilon=0.3, steps=40, reach=2.0)
 """What it is measured with after an epoch: steps of 0.015."""

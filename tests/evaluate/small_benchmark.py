@@ -13,7 +13,6 @@ import sys
 import time
 from pathlib import Path
 
-import foolbox  # noqa: F401  which attacks import when they need it
 import torch
 from torch import nn
 
@@ -88,6 +87,8 @@ def kill_and_resume(folder: Path, longest: float) -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    import foolbox.attacks  # noqa: F401  here once, or each child would import it when it attacks
+
     whole, other = Path(sys.argv[1]), Path(sys.argv[2])
     torch.set_num_threads(1)
     images, labels = absynth.load_dataset("mnist", "test")
