@@ -163,6 +163,7 @@ class Examiner:
         label = int(labels)
         remark = describe_rule(label, subject.decision)
         radii: dict[Norm, float] = {}
+        yield certificates(radii, remark), "", None, gr.Slider(visible=False), ""
         for norm in TITLES:
             radii[norm] = float(self.certifier.certify(image, labels, norm).radius)
             yield certificates(radii, remark), "", None, gr.Slider(visible=False), ""
@@ -248,13 +249,14 @@ def build_page(examiner: Examiner) -> gr.Blocks:
             **options,
         )
         options["trigger_mode"] = "always_last"
-        sketch.input(examiner.draw, sketch, answers, cancels=[proving], **options)
-        upload.upload(examiner.upload, upload, answers, cancels=[proving], **options)
+        # One after the other, whatever was used, so that the last word is had by what was used last.
+        latest: dict[str, Any] = {"cancels": [proving], "concurrency_id": "examine", **options}
+        sketch.input(examiner.draw, sketch, answers, **latest)
+        upload.upload(examiner.upload, upload, answers, **latest)
         typed = [number.input, number.submit]
-        gr.on(typed, examiner.choose, number, answers, cancels=[proving], **options)
-        lot.click(examiner.draw_lot, None, number, **options).then(
-            examiner.choose, number, answers, cancels=[proving], **options
-        )
+        gr.on(typed, examiner.choose, number, answers, **latest)
+        drawn = lot.click(examiner.draw_lot, None, number, **options)
+        drawn.then(examiner.choose, number, answers, **latest)
         for other_source in (upload.upload, lot.click, *typed):
             other_source(None, None, sketch, js="() => ''")
         slider.input(examiner.step, [change, slider], pictures, **options)

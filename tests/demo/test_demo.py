@@ -18,8 +18,10 @@ import torch
 from PIL import Image
 
 import absynth
+from absynth import demo
 from absynth.data.sketch import PREFIX
 from absynth.demo import Examiner, build_page
+from absynth.errors import AbsynthError
 from absynth.norms import NORMS
 
 ROOT = Path(__file__).parents[2]
@@ -113,9 +115,9 @@ def test_nothing_is_proven_of_nothing(examiner: Examiner) -> None:
 def test_the_proofs_are_those_of_the_library_and_come_one_by_one(examiner: Examiner) -> None:
     *_, subject = examiner.choose(0)
     proofs = list(examiner.prove(subject))
-    assert [page[0].count("being proven") for page in proofs] == [3, 2, 1, 0, 0]
+    assert [page[0].count("being proven") for page in proofs] == [4, 3, 2, 1, 0, 0]
     assert all(page[2] is None for page in proofs[:-1])
-    shown = re.findall(r'class="radius">([\d.]+)', proofs[3][0])
+    shown = re.findall(r'class="radius">([\d.]+)', proofs[4][0])
     for norm, figure in zip(("l0", "linf", "l1", "l2"), shown, strict=True):
         radius = absynth.certify(examiner.codebook, subject.image, subject.codebook_label, norm).radius
         assert 0 <= float(radius) - float(figure) < {"linf": 0.001, "l0": 1}.get(norm, 0.01)
@@ -150,6 +152,22 @@ def test_the_page_tells_nobody_and_loads_no_fonts(examiner: Examiner) -> None:
     page = asyncio.run(build())
     assert page.analytics_enabled is False
     assert all(function.api_visibility != "public" for function in page.fns.values())
+
+
+def test_a_taken_port_is_told_in_a_sentence(examiner: Examiner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "load_examiner", lambda: examiner)
+
+    def launch(*_: object, **options: object) -> None:
+        assert (options["server_name"], options["server_port"]) == ("127.0.0.1", 7860)
+        raise OSError("Cannot find empty port")
+
+    monkeypatch.setattr(gr.Blocks, "launch", launch)
+
+    async def serve() -> None:
+        demo.serve("127.0.0.1", 7860)
+
+    with pytest.raises(AbsynthError, match=r"at 127\.0\.0\.1:7860; .*--port"):
+        asyncio.run(serve())
 
 
 def test_without_gradio_one_sentence_says_how_to_get_it() -> None:
