@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 
-import ray
-
 if __name__ == "__main__":
+    # Not when tests are collected: Ray looks for the cluster's token when it is imported.
+    import ray
+
     context = ray.init(
         address="local",
         num_cpus=2,
