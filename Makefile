@@ -12,8 +12,9 @@ run: $(INSTALLED)
 	$(BIN)/absynth report results/quick --out results/report \
 		--certificates codebook-abs=docs/results/codebook-abs-certificates.parquet
 
+# Every file of tests in one process, as many at a time as there are cores.
 test: $(TOOLS)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 # What CI checks besides the tests.
 check: $(TOOLS)

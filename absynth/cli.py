@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -24,8 +25,15 @@ app = typer.Typer(
 data_app = typer.Typer(help="Get data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-Model = Annotated[str, typer.Option(help="A model's name, or a folder written by save_pretrained.")]
+Model = Annotated[
+    str, typer.Option(help="A model's name, a folder written by save_pretrained, or user/name on the Hub.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
+Data = Annotated[
+    str | None,
+    typer.Option(help="A named data set, or a path to one; by default mnist, if the model is for it."),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="A picture that cannot be read is an error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 EngineName = Annotated[str, typer.Option("--engine", help="local, or ray for a cluster of machines.")]
 Address = Annotated[
@@ -49,7 +57,9 @@ def data_fetch(
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Argument(help="abs, codebook-abs, binary-abs, cnn, binary-cnn or madry.")],
+    model: Annotated[
+        str, typer.Argument(help="abs, codebook-abs, binary-abs, certified-abs, cnn, binary-cnn or madry.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the finished model and its checkpoints.")],
     data: Annotated[str, typer.Option(help="A named data set, or a path to one.")] = "mnist",
     epochs: Annotated[
@@ -58,47 +68,121 @@ def train(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of Adam, at the start.")] = None,
     seed: Seed = 0,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Side of the images in pixels, 16 to 64; by default as most of them are."),
+    ] = None,
+    validation: Annotated[
+        float | None, typer.Option(help="Share of each class to hold out; by default 0.1, none of mnist.")
+    ] = None,
+    strict: Strict = False,
     augment: Annotated[
-        bool, typer.Option("--augment", help="Shift, turn, scale or bend images a little.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--augment/--no-augment",
+            help="Shift, turn, scale or bend images a little; by default so, but for mnist.",
+        ),
+    ] = None,
     emphasis: Annotated[
         float | None, typer.Option(min=0, help="abs: weight of rare styles; 0 is the paper's plain mean.")
     ] = None,
     rounds: Annotated[
-        int | None, typer.Option(min=0, help="abs: further rounds on the images at stake; 0 for none.")
+        int | None,
+        typer.Option(
+            min=0, help="abs: further rounds on the images at stake, 0 for none; certified-abs: rounds."
+        ),
+    ] = None,
+    prototypes: Annotated[int | None, typer.Option(min=1, help="certified-abs: prototypes a class.")] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(help="certified-abs: the L2 radius beyond which a rival no longer matters."),
     ] = None,
     start: Annotated[str | None, typer.Option(help="A trained abs to go on from.")] = None,
-    base: Annotated[str, typer.Option(help="The ABS that codebook-abs and binary-abs build on.")] = "abs",
+    base: Annotated[
+        str, typer.Option(help="The ABS that codebook-abs, binary-abs and certified-abs build on.")
+    ] = "abs",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a model; started again with the same --out it goes on where it was."""
     import torch
 
-    from absynth.data import load_dataset
+    from absynth.certified import CERTIFIED_PROTOTYPES, certified_settings, train_certified_abs
+    from absynth.data import read_dataset
+    from absynth.data.split import Validation
+    from absynth.evaluate.data import read_for
+    from absynth.models.pretrained import read_config
     from absynth.progress import progress_display
+    from absynth.recipes import (
+        VALIDATION_SHARE,
+        read_validation,
+        train_binary_abs,
+        train_codebook_abs,
+        training_settings,
+    )
     from absynth.recipes import train as run
-    from absynth.recipes import train_binary_abs, train_codebook_abs, training_settings
     from absynth.zoo import load, model_folder
 
-    derived = model in ("binary-abs", "codebook-abs")
-    settings = (
-        None
-        if derived
-        else training_settings(model, epochs, batch_size, learning_rate, seed, emphasis, rounds)
-    )
+    derived = model in ("binary-abs", "codebook-abs", "certified-abs")
+    settings, certified = None, None
+    if model == "certified-abs":
+        certified = certified_settings(rounds, batch_size, learning_rate, target, seed)
+    elif prototypes is not None or target is not None:
+        raise AbsynthError(f"The recipe '{model}' takes no prototypes and no target; leave them out.")
+    elif not derived:
+        settings = training_settings(model, epochs, batch_size, learning_rate, seed, emphasis, rounds)
     if threads is not None:
         torch.set_num_threads(threads)
-    images, labels = load_dataset(data, "train")
+    if derived:
+        if size is not None or validation is not None:
+            raise AbsynthError(
+                f"The recipe '{model}' goes by its base; leave the size and the validation out."
+            )
+        dataset, held_out = (
+            read_for([base], data, "train", strict=strict),
+            read_validation(model_folder(base)),
+        )
+    else:
+        dataset = read_dataset(data, "train", size=None if size is None else (size, size), strict=strict)
+        share = 0.0 if dataset.digits else VALIDATION_SHARE
+        held_out = Validation(share if validation is None else validation, seed)
+    _remark(dataset.remarks)
+    images, labels = dataset.images, dataset.labels
     command = shlex.join(["absynth", *sys.argv[1:]])
     with progress_display(not quiet) as progress:
         if model == "binary-abs":
             train_binary_abs(
-                load(base), images, labels, seed=seed, out=out, command=command, progress=progress
+                load(base),
+                images,
+                labels,
+                seed=seed,
+                out=out,
+                command=command,
+                progress=progress,
+                validation=held_out,
+            )
+        elif certified is not None:
+            train_certified_abs(
+                model_folder(base),
+                images,
+                labels,
+                settings=certified,
+                prototypes=prototypes or CERTIFIED_PROTOTYPES,
+                out=out,
+                command=command,
+                progress=progress,
+                validation=held_out,
             )
         elif settings is None:
             train_codebook_abs(
-                model_folder(base), images, labels, seed=seed, out=out, command=command, progress=progress
+                model_folder(base),
+                images,
+                labels,
+                seed=seed,
+                out=out,
+                command=command,
+                progress=progress,
+                validation=held_out,
             )
         else:
             run(
@@ -109,44 +193,54 @@ def train(
                 out=out,
                 command=command,
                 progress=progress,
-                augmented=augment,
+                augmented=not dataset.digits if augment is None else augment,
                 start=None if start is None else model_folder(start),
+                domain=dataset.domain,
+                validation=held_out,
             )
+    if found := read_config(out)["training"].get("validation"):
+        print(f"validation accuracy {found['accuracy']:.1%} ({found['images']} images held out)")
     print(out)
+
+
+def _remark(remarks: Iterable[str]) -> None:
+    """Prints what was left out or changed while reading, where it does not mix with results."""
+    for remark in remarks:
+        print(remark, file=sys.stderr)
 
 
 @app.command()
 def classify(
-    images: Annotated[list[Path], typer.Argument(help="PNG, JPEG or npy files, any size, either polarity.")],
+    images: Annotated[list[Path], typer.Argument(help="PNG, JPEG or npy files of any size.")],
     model: Model = "abs",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Say which digit each picture shows, how surely, and what else it might be; or abstain."""
+    """Say what each picture shows, how surely, and what else it might be; or abstain."""
     import torch
 
-    from absynth.data.digits import read_digit
+    from absynth.data.adapt import read_image
     from absynth.inference.decision import decide
+    from absynth.report.sentences import describe_classification
     from absynth.zoo import load
 
-    pictures = torch.stack([read_digit(path) for path in images])
-    for path, decision in zip(images, decide(load(model), pictures), strict=True):
+    classifier = load(model)
+    names = classifier.domain.class_names
+    pictures = torch.stack([read_image(path, classifier.domain) for path in images])
+    for path, decision in zip(images, decide(classifier, pictures), strict=True):
         if as_json:
-            print(json.dumps({"image": str(path), **vars(decision)}))
-        elif decision.abstained:
-            print(f"{path}: no digit (best guess {decision.label}, confidence {decision.confidence:.0%})")
+            named = {"class": names[decision.label], "runner_up_class": names[decision.runner_up]}
+            print(json.dumps({"image": str(path), **vars(decision), **named}))
         else:
-            print(
-                f"{path}: {decision.label}, confidence {decision.confidence:.0%} "
-                f"(runner-up {decision.runner_up}, {decision.runner_up_confidence:.0%})"
-            )
+            print(f"{path}: {describe_classification(decision, classifier.domain)}")
 
 
 @app.command()
 def certify(
     model: Model = "codebook-abs",
     norm: Annotated[str, typer.Option(help="l2, l1, linf, l0, or several with commas.")] = "l2",
-    data: Annotated[str, typer.Option(help="A named data set, or a path to one.")] = "mnist",
+    data: Data = None,
     split: Annotated[str, typer.Option(help="train or test.")] = "test",
+    strict: Strict = False,
     count: Annotated[int | None, typer.Option("-n", min=1, help="How many images; by default all.")] = None,
     seed: Seed = 0,
     exact: Annotated[
@@ -163,8 +257,8 @@ def certify(
     quiet: Quiet = False,
 ) -> None:
     """Prove how large a change of each image cannot flip the decision."""
-    from absynth.data import load_dataset
     from absynth.evaluate.certification import check_output, run_certification
+    from absynth.evaluate.data import choose_data, read_for
     from absynth.evaluate.engine import open_engine
     from absynth.evaluate.tasks import choose_images
     from absynth.norms import parse_norm
@@ -177,25 +271,29 @@ def certify(
         check_output(out)
     if plot is not None:
         check_plot(plot)
-    images, labels = load_dataset(data, split)
-    indices = range(len(images)) if count is None else choose_images(len(images), count, seed)
+    data = choose_data([model], data)
+    dataset = read_for([model], data, split, strict=strict)
+    _remark(dataset.remarks)
+    total = len(dataset.images)
+    indices = range(total) if count is None else choose_images(total, count, seed)
     with (
         open_engine(engine, address, cpus_per_task, gpus_per_task) as opened,
         progress_display(not quiet) as progress,
     ):
         records = run_certification(
             load(model),
-            images,
-            labels,
+            dataset.images,
+            dataset.labels,
             indices=indices,
             norms=norms,
             exact=exact,
             out=out,
             progress=progress,
             engine=opened,
+            class_names=dataset.class_names if dataset.named and not dataset.digits else None,
         )
     console = Console()
-    for table in certificate_tables(records, f"{model} on {data} {split}"):
+    for table in certificate_tables(records, f"{model} on {data} {split}", data):
         console.print(table)
     if plot is not None:
         plot_certificates(records, plot)
@@ -206,8 +304,9 @@ def attack(
     model: Model = "abs",
     norm: Annotated[str, typer.Option(help="l2, l1, linf or l0.")] = "l2",
     suite: Annotated[str, typer.Option(help="quick, broad, strong, paper or extra.")] = "quick",
-    data: Annotated[str, typer.Option(help="A named data set, or a path to one.")] = "mnist",
+    data: Data = None,
     count: Annotated[int, typer.Option("-n", min=1, help="How many test images.")] = 20,
+    strict: Strict = False,
     seed: Seed = 0,
     out: Annotated[
         Path | None, typer.Option(help="Adversarials, distances, labels and indices as .npz.")
@@ -216,7 +315,7 @@ def attack(
 ) -> None:
     """Look for the smallest changes that flip the decision: upper bounds on robustness."""
     from absynth.attacks import attack as run
-    from absynth.data import load_dataset
+    from absynth.evaluate.data import choose_data, read_for
     from absynth.evaluate.tasks import choose_images
     from absynth.norms import parse_norm
     from absynth.progress import progress_display
@@ -226,15 +325,16 @@ def attack(
     chosen_norm = parse_norm(norm)
     if out is not None:
         check_adversarials(out)
-    images, labels = load_dataset(data, "test")
-    rows = list(choose_images(len(images), count, seed))
+    data = choose_data([model], data)
+    dataset = read_for([model], data, "test", strict=strict)
+    _remark(dataset.remarks)
+    rows = list(choose_images(len(dataset.images), count, seed))
+    images, labels = dataset.images[rows], dataset.labels[rows]
     with progress_display(not quiet) as progress:
-        result = run(
-            load(model), images[rows], labels[rows], chosen_norm, suite, seed=seed, progress=progress
-        )
-    Console().print(attack_table(result, chosen_norm, f"{model}, suite '{suite}', seed {seed}"))
+        result = run(load(model), images, labels, chosen_norm, suite, seed=seed, progress=progress)
+    Console().print(attack_table(result, chosen_norm, f"{model}, suite '{suite}', seed {seed}", data))
     if out is not None:
-        write_adversarials(out, result, labels[rows], rows)
+        write_adversarials(out, result, labels, rows, dataset.class_names)
 
 
 @app.command()
@@ -242,6 +342,7 @@ def audit(
     model: Model = "codebook-abs",
     norm: Annotated[str, typer.Option(help="Several with commas.")] = "l2,l1,linf,l0",
     suite: Annotated[str, typer.Option(help="Of attacks: quick, broad, strong, paper or extra.")] = "quick",
+    data: Data = None,
     count: Annotated[int, typer.Option("-n", min=1, help="How many test images.")] = 100,
     points: Annotated[int, typer.Option(min=0, help="Random points of certified balls, a norm.")] = 10_000,
     seed: Seed = 0,
@@ -252,6 +353,7 @@ def audit(
 ) -> None:
     """Try to refute certificates with every attack and with points of their balls; fails if one is."""
     from absynth.evaluate.audit import audit as run
+    from absynth.evaluate.data import choose_data
     from absynth.norms import parse_norm
     from absynth.progress import progress_display
     from absynth.report.certificates import audit_table
@@ -259,7 +361,15 @@ def audit(
     norms = [parse_norm(name) for name in norm.split(",")]
     with progress_display(not quiet) as progress:
         audits = run(
-            model, norms=norms, suite=suite, count=count, points=points, out=out, progress=progress, seed=seed
+            model,
+            norms=norms,
+            suite=suite,
+            count=count,
+            points=points,
+            out=out,
+            progress=progress,
+            dataset=choose_data([model], data),
+            seed=seed,
         )
     Console().print(audit_table(audits, f"{model}, suite '{suite}', seed {seed}"))
     if any(entry.violations for entry in audits):
@@ -271,11 +381,12 @@ def speed(
     model: Model = "codebook-abs",
     norm: Annotated[str, typer.Option(help="Several with commas.")] = "l2,l1,linf,l0",
     prototypes: Annotated[str, typer.Option(help="Prototypes a class, several with commas.")] = "2000,8000",
+    data: Data = None,
     count: Annotated[int, typer.Option("-n", min=1, help="How many test images.")] = 100,
     seed: Seed = 0,
 ) -> None:
     """Measure how many images a second are certified, by norm and size of the codebook."""
-    from absynth.data import load_dataset
+    from absynth.evaluate.data import choose_data, read_for
     from absynth.evaluate.speed import certificate_speed
     from absynth.evaluate.tasks import choose_images
     from absynth.norms import parse_norm
@@ -287,9 +398,10 @@ def speed(
         sizes = [int(size) for size in prototypes.split(",")]
     except ValueError:
         raise AbsynthError(f"'{prototypes}' is no list of numbers; give for example 2000,8000.") from None
-    images, labels = load_dataset("mnist", "test")
-    rows = list(choose_images(len(images), count, seed))
-    speeds = certificate_speed(load(model), images[rows], labels[rows], norms=norms, sizes=sizes, seed=seed)
+    dataset = read_for([model], choose_data([model], data), "test")
+    rows = list(choose_images(len(dataset.images), count, seed))
+    images, labels = dataset.images[rows], dataset.labels[rows]
+    speeds = certificate_speed(load(model), images, labels, norms=norms, sizes=sizes, seed=seed)
     Console().print(speed_table(list(speeds), f"{model}, {count} test images, seed {seed}"))
 
 
@@ -323,7 +435,7 @@ def bench(
     ] = None,
     details: Annotated[bool, typer.Option("--details", help="Show every attack by itself too.")] = False,
     markdown: Annotated[
-        Path | None, typer.Option(help="Write the figures beside the paper's as Markdown.")
+        Path | None, typer.Option(help="Write the figures as Markdown, on MNIST beside the paper's.")
     ] = None,
     engine: EngineName = "local",
     address: Address = None,
@@ -331,7 +443,7 @@ def bench(
     gpus_per_task: Gpus = None,
     quiet: Quiet = False,
 ) -> None:
-    """Attack models and show how robust each is, beside the paper's figures."""
+    """Attack models and show how robust each is; on MNIST beside the paper's figures."""
     from absynth.evaluate.config import adapt_preset, choose_preset
     from absynth.evaluate.engine import open_engine
     from absynth.evaluate.runner import run_benchmark
@@ -372,6 +484,7 @@ def bench(
         console.print(table)
     if markdown is not None:
         write_markdown(markdown, result)
+    _remark(result.remarks)
     console.print(f"Records and adversarial images: {store.location}", soft_wrap=True, markup=False)
 
 
@@ -429,7 +542,7 @@ def distal(
     ),
     quiet: Quiet = False,
 ) -> None:
-    """Change noise until a model is sure that it shows a digit, and ask the other models about it."""
+    """Change noise until a model is sure that it shows a class, and ask the other models about it."""
     from absynth.evaluate.distal import find_distal, write_distal
     from absynth.progress import progress_display
     from absynth.report.tables import distal_table
@@ -445,15 +558,32 @@ def distal(
 
 
 @app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="Codebook ABS, nearest neighbour or a binary form of these.")],
+    out: Annotated[Path, typer.Argument(help="The file to write, .onnx.")],
+) -> None:
+    """Write a model that decides by prototypes as an ONNX graph, with all of them in it."""
+    from absynth.export import check_onnx, export_onnx
+    from absynth.zoo import load
+
+    check_onnx(out)
+    print(export_onnx(load(model), out))
+
+
+@app.command()
 def demo(
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0: all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 7860,
+    model: Annotated[
+        str | None, typer.Option(help="Folder of an ABS or codebook ABS; by default the shipped models.")
+    ] = None,
+    data: Data = None,
 ) -> None:
-    """Serve a page: draw a digit, and see what ABS makes of it and what is proven about it."""
+    """Serve a page: draw something, and see what ABS makes of it and what is proven about it."""
     from absynth.demo import serve
 
     print("Loading the models, which takes about half a minute ...", flush=True)
-    page = serve(host, port)
+    page = serve(host, port, model, data)
     print(f"Open {page.local_url} (stop with Ctrl+C)", flush=True)
     page.block_thread()
 

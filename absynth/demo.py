@@ -19,13 +19,17 @@ import torch
 from torch import Tensor
 
 from absynth.certify import Certifier
-from absynth.data import load_dataset, read_digit
+from absynth.data import load_dataset
+from absynth.data.adapt import read_image
+from absynth.data.domain import DIGITS, Domain
 from absynth.data.sketch import read_sketch
+from absynth.evaluate.data import choose_data, read_for
 from absynth.inference.abs import ABS
 from absynth.inference.codebook import CodebookABS
 from absynth.inference.decision import Decision, decide, decisions
 from absynth.models.pretrained import PretrainedModel
 from absynth.norms import Norm, distance
+from absynth.recipes import FAST
 from absynth.report.fragments import (
     TITLES,
     adversarial_step,
@@ -47,20 +51,13 @@ LARGEST_UPLOAD = "20mb"
 KEPT_SECONDS = 3600
 """How long an uploaded file stays on the disk."""
 
-WELCOME = "Draw a digit, upload a picture of one, or take a test image."
-INTRODUCTION = (
-    "<h1>Draw a digit, and see what can be proven about it</h1><p>This reader explains an image by drawing "
-    "it anew: one small model for each digit tries, and the best copy decides. That makes it hard to fool, "
-    "and how hard is proven here for every single image, yours too.</p>"
-)
-
 
 @dataclass(frozen=True, eq=False)
 class Subject:
     """An image under examination.
 
     Attributes:
-        image: Shape (1, 1, 28, 28).
+        image: Shape (1, 1, height, width).
         decision: What ABS says.
         codebook_label: What the certified codebook says, shape (1,).
     """
@@ -76,7 +73,7 @@ class Change:
 
     Attributes:
         subject: Whose.
-        adversarial: Shape (1, 1, 28, 28).
+        adversarial: Shape (1, 1, height, width).
     """
 
     subject: Subject
@@ -90,19 +87,43 @@ Proof = tuple[str, str, Change | None, Any, str]
 """Certificates, sentence on the adversarial, change, the slider and its pictures."""
 
 
+def welcome(domain: Domain) -> str:
+    """What the page says before there is anything to answer."""
+    if domain.digits:
+        return "Draw a digit, upload a picture of one, or take a test image."
+    return "Draw, upload a picture, or take a test image."
+
+
+def introduction(domain: Domain) -> str:
+    """What the page is about, in a heading and a few sentences."""
+    what, each = ("a digit", "digit") if domain.digits else ("an image", "class")
+    return (
+        f"<h1>Draw {what}, and see what can be proven about it</h1><p>This reader explains an image by "
+        f"drawing it anew: one small model for each {each} tries, and the best copy decides. That makes it "
+        "hard to fool, and how hard is proven here for every single image, yours too.</p>"
+    )
+
+
 class Examiner:
     """What the page answers with.
 
     Args:
         abs_model: Decides and synthesises.
         codebook: Is certified.
-        cnn: For contrast.
+        cnn: For contrast, if there is one.
         images: To choose from.
         labels: Theirs.
+        domain: What the models are for.
     """
 
     def __init__(
-        self, abs_model: ABS, codebook: CodebookABS, cnn: PretrainedModel, images: Images, labels: Labels
+        self,
+        abs_model: ABS,
+        codebook: CodebookABS,
+        cnn: PretrainedModel | None,
+        images: Images,
+        labels: Labels,
+        domain: Domain = DIGITS,
     ) -> None:
         self.abs_model = abs_model
         self.codebook = codebook
@@ -110,25 +131,33 @@ class Examiner:
         self.cnn = cnn
         self.images = images
         self.labels = labels
+        self.domain = domain
+        self.welcome = notice(welcome(domain))
+        # A drawing is light on dark where the images are, by their rims.
+        rims = [images[..., [0, -1], :].flatten(), images[..., [0, -1]].flatten()]
+        self.dark = bool(torch.cat(rims).median() < 0.5)
 
     @torch.no_grad()
     def examine(self, image: Images, truth: int | None = None) -> Answer:
         """What is known at once."""
         synthesis = self.abs_model.infer(image)
         (decision,) = decisions(synthesis.logits, synthesis.probabilities)
-        (plain,) = decide(self.cnn, image)
         subject = Subject(image, decision, self.codebook(image).argmax(dim=1))
-        return "", verdict(image, decision, plain, truth), reconstructions(synthesis, decision), subject
+        answer = verdict(image, decision, self._contrast(image), truth, self.domain)
+        return "", answer, reconstructions(synthesis, decision, self.domain), subject
+
+    def _contrast(self, image: Images) -> Decision | None:
+        return None if self.cnn is None else decide(self.cnn, image)[0]
 
     def draw(self, sketch: str | None) -> Answer:
         """Answers to a drawing."""
         if not sketch:
-            return notice(WELCOME), "", "", None
-        return self._try(lambda: (read_sketch(sketch), None))
+            return self.welcome, "", "", None
+        return self._try(lambda: (read_sketch(sketch, self.domain, dark=self.dark), None))
 
     def upload(self, path: str) -> Answer:
         """Answers to a picture file."""
-        return self._try(lambda: (read_digit(path, Path(path).name), None))
+        return self._try(lambda: (read_image(path, self.domain, Path(path).name), None))
 
     def choose(self, number: float | None) -> Answer:
         """Answers to the number of a test image."""
@@ -161,7 +190,7 @@ class Examiner:
             return
         image, labels = subject.image, subject.codebook_label
         label = int(labels)
-        remark = describe_rule(label, subject.decision)
+        remark = describe_rule(label, subject.decision, self.domain)
         radii: dict[Norm, float] = {}
         yield certificates(radii, remark), "", None, gr.Slider(visible=False), ""
         for norm in TITLES:
@@ -183,7 +212,8 @@ class Examiner:
         change = Change(subject, exact.adversarials)
         found = float(distance(image, change.adversarial, "l2"))
         after = int(self.codebook(change.adversarial).argmax(dim=1))
-        sentence = smallest_change(describe_adversarial(found, radii["l2"], label, after))
+        names = self.domain.class_names
+        sentence = smallest_change(describe_adversarial(found, radii["l2"], names[label], names[after]))
         yield proofs, sentence, change, gr.Slider(value=0, visible=True), self.step(change, 0)
 
     def step(self, change: Change | None, percent: float | None) -> str:
@@ -192,22 +222,47 @@ class Examiner:
             return ""
         image = change.subject.image
         changed = torch.lerp(image, change.adversarial, percent / 100)
-        (decision,), (plain,) = decide(self.abs_model, changed), decide(self.cnn, changed)
+        (decision,), plain = decide(self.abs_model, changed), self._contrast(changed)
         labels = (int(change.subject.codebook_label), int(self.codebook(changed).argmax(dim=1)))
         size = float(distance(image, changed, "l2"))
-        return adversarial_step(image, changed, labels, decision, plain, size)
+        return adversarial_step(image, changed, labels, decision, plain, size, self.domain)
 
 
-def load_examiner() -> Examiner:
-    """The shipped models and the test images of MNIST, warmed up: the first question is the slowest."""
-    abs_model, codebook = load("abs"), load("codebook-abs")
-    assert isinstance(abs_model, ABS)
-    assert isinstance(codebook, CodebookABS)
-    examiner = Examiner(abs_model, codebook, load("cnn"), *load_dataset("mnist", "test"))
+def load_examiner(model: str | None = None, data: str | None = None) -> Examiner:
+    """Models and test images, warmed up: the first question is the slowest.
+
+    Args:
+        model: Folder of an ABS or a codebook ABS, which answers alone; by default the shipped models.
+        data: Its data, of which the test split is shown.
+
+    Raises:
+        AbsynthError: If the model is of another kind, or the data cannot be read.
+    """
+    examiner = _shipped_examiner() if model is None else _own_examiner(model, choose_data([model], data))
     *_, subject = examiner.choose(0)
     for _ in examiner.prove(subject):
         pass
     return examiner
+
+
+def _shipped_examiner() -> Examiner:
+    abs_model, codebook = load("abs"), load("codebook-abs")
+    assert isinstance(abs_model, ABS)
+    assert isinstance(codebook, CodebookABS)
+    return Examiner(abs_model, codebook, load("cnn"), *load_dataset("mnist", "test"))
+
+
+def _own_examiner(name: str, data: str) -> Examiner:
+    model = load(name)
+    domain = model.domain
+    dataset = read_for([name], data, "test")
+    if isinstance(model, CodebookABS):
+        model = ABS(model, FAST)
+        model.prepare()
+    if not isinstance(model, ABS):
+        raise AbsynthError(f"'{name}' is a {model.type_name}; the demo needs an ABS or a codebook ABS.")
+    # The codebook that the search starts from is a classifier of its own, and one that can be certified.
+    return Examiner(model.eval(), model.codebook, None, dataset.images, dataset.labels, domain)
 
 
 def build_page(examiner: Examiner) -> gr.Blocks:
@@ -215,7 +270,7 @@ def build_page(examiner: Examiner) -> gr.Blocks:
     options: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     page = gr.Blocks(title="absynth", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS))
     with page, gr.Column(elem_classes="absynth"):
-        gr.HTML(INTRODUCTION, apply_default_css=False)
+        gr.HTML(introduction(examiner.domain), apply_default_css=False)
         with gr.Row(elem_classes="desk"):
             with gr.Column(elem_classes="paper"):
                 sketch = gr.HTML(
@@ -224,7 +279,7 @@ def build_page(examiner: Examiner) -> gr.Blocks:
                     apply_default_css=False,
                 )
             with gr.Column(elem_classes="answers"):
-                message = gr.HTML(notice(WELCOME), apply_default_css=False, elem_id="message")
+                message = gr.HTML(examiner.welcome, apply_default_css=False, elem_id="message")
                 answer = gr.HTML(apply_default_css=False, elem_id="answer")
                 copies = gr.HTML(apply_default_css=False, elem_id="copies")
             with gr.Column(elem_classes="sources"):
@@ -263,17 +318,19 @@ def build_page(examiner: Examiner) -> gr.Blocks:
     return page
 
 
-def serve(host: str, port: int) -> gr.Blocks:
+def serve(host: str, port: int, model: str | None = None, data: str | None = None) -> gr.Blocks:
     """Starts the page in the background; ``block_thread`` of what is returned waits until it is stopped.
 
     Args:
         host: Address to listen at: 127.0.0.1 for this machine alone, 0.0.0.0 for all that reach it.
         port: Port to listen at.
+        model: As for :func:`load_examiner`.
+        data: As for :func:`load_examiner`.
 
     Raises:
-        AbsynthError: If the port is taken, or there is no such address.
+        AbsynthError: As for :func:`load_examiner`, or if the port is taken or there is no such address.
     """
-    page = build_page(load_examiner())
+    page = build_page(load_examiner(model, data))
     try:
         page.launch(
             server_name=host,

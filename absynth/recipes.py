@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,12 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from absynth.adversarial import Adversary, measure_robustness
+from absynth.data.domain import FEWEST_CLASSES, MOST_CLASSES, Domain
+from absynth.data.split import Validation
 from absynth.errors import AbsynthError
 from absynth.files import atomic_path
 from absynth.inference import ABS, PAPER, CodebookABS, SearchSettings
 from absynth.inference.codebook import draw_latents
 from absynth.models.cnn import CNN, Binarized, StridedCNN, binarize
-from absynth.models.pretrained import PretrainedModel, load_folder, read_weights
+from absynth.models.confidence import fit_alpha
+from absynth.models.pretrained import PretrainedModel, load_folder, read_config, read_domain, read_weights
 from absynth.models.vae import VAE
 from absynth.progress import Progress
 from absynth.rounds import ROUNDS, training_margins
@@ -29,6 +34,7 @@ from absynth.training import (
     Perturbation,
     TrainingSettings,
     augment,
+    bend,
     cross_entropy,
     distort,
     fit,
@@ -36,22 +42,41 @@ from absynth.training import (
 )
 
 CODEBOOK_SIZE = 8000
+CODEBOOK_VALUES = 8000 * 10 * 784
+"""Pixels of all prototypes of a codebook, 250 MB: with more classes or larger images it has fewer of them."""
+
+FEWEST_PROTOTYPES = 500
+"""A class has so many, whatever memory that takes."""
+
 ENCODERS_NAME = "encoders.safetensors"
 MARGINS_NAME = "margins.safetensors"
 FAST = SearchSettings(method="quasi-newton", steps=8, tolerance=0.02, margin=15.0, fold_batch_norm=True)
 """The default inference: as low as the paper's, in fewer steps and only for classes that can still win."""
 
-FACTOR_IMAGES = 5000
+CONFIDENCE_IMAGES = 500
+"""Images that the sharpness of the confidence is fitted on, for other data than MNIST."""
+
+FACTOR_IMAGES = 10000
 """Training images that the class factors of Binary ABS are fitted on."""
 
 DEFAULTS = {
     "abs": TrainingSettings(
-        epochs=120, batch_size=64, learning_rate=2e-3, seed=0, emphasis=2.0, rounds=len(ROUNDS)
+        epochs=120,
+        batch_size=64,
+        learning_rate=2e-3,
+        seed=0,
+        emphasis=2.0,
+        rounds=len(ROUNDS),
+        least_steps=400,
     ),
-    "cnn": TrainingSettings(epochs=8, batch_size=128, learning_rate=1e-3, seed=0),
-    "binary-cnn": TrainingSettings(epochs=8, batch_size=128, learning_rate=1e-3, seed=0),
-    "madry": TrainingSettings(epochs=12, batch_size=128, learning_rate=2e-3, seed=0),
+    "cnn": TrainingSettings(epochs=8, batch_size=128, learning_rate=1e-3, seed=0, least_steps=400),
+    "binary-cnn": TrainingSettings(epochs=8, batch_size=128, learning_rate=1e-3, seed=0, least_steps=400),
+    "madry": TrainingSettings(epochs=12, batch_size=128, learning_rate=2e-3, seed=0, least_steps=400),
 }
+"""For MNIST; with fewer images the least number of steps decides."""
+
+VALIDATION_SHARE = 0.1
+"""Of the training images that is held out unless something else is asked for; none of MNIST's."""
 
 TRAINER = Adversary(epsilon=0.3, steps=3, reach=2.5, warm_up=0.3)
 """What the recipe "madry" trains against; in two minutes of training, three steps led further than five."""
@@ -121,7 +146,12 @@ def train_abs(
         margins = torch.minimum(margins, measured)
         epochs = max(1, round(further.epochs * settings.epochs))
         vaes, histories = train_all(
-            replace(first, epochs=epochs, learning_rate=further.rate * settings.learning_rate),
+            replace(
+                first,
+                epochs=epochs,
+                learning_rate=further.rate * settings.learning_rate,
+                least_steps=round(further.epochs * settings.least_steps),
+            ),
             folder=folder / name,
             start=vaes,
             importance=further.importance(margins),
@@ -131,8 +161,25 @@ def train_abs(
     return model, {"final_loss": [round(history[-1], 3) for history in histories]}
 
 
+def fast_settings(pixels: int) -> SearchSettings:
+    """``FAST`` for images of a size: losses are sums over pixels, so those of larger ones differ more."""
+    return replace(FAST, margin=FAST.margin * max(1.0, pixels / 784))
+
+
+def codebook_size(classes: int, pixels: int) -> int:
+    """Prototypes a class: ``CODEBOOK_SIZE``, or as many as ``CODEBOOK_VALUES`` allow.
+
+    >>> codebook_size(10, 784), codebook_size(40, 32 * 32), codebook_size(100, 64 * 64)
+    (8000, 1531, 500)
+    """
+    return min(CODEBOOK_SIZE, max(FEWEST_PROTOTYPES, CODEBOOK_VALUES // (classes * pixels)))
+
+
 def _classifier(vaes: Sequence[VAE], seed: int) -> ABS:
-    return ABS(CodebookABS([vae.decoder for vae in vaes], draw_latents(CODEBOOK_SIZE, seed=seed)), FAST)
+    height, width = vaes[0].decoder.image_size
+    latents = draw_latents(codebook_size(len(vaes), height * width), seed=seed)
+    settings = fast_settings(height * width)
+    return ABS(CodebookABS([vae.decoder for vae in vaes], latents), settings)
 
 
 def _kept_margins(
@@ -166,7 +213,8 @@ def read_vaes(folder: Path) -> list[VAE]:
     model = load_folder(folder, {"settings": PAPER.to_json()})
     if not isinstance(model, ABS):
         raise AbsynthError(f"{folder} holds no ABS to go on from; name the folder of one.")
-    vaes = [VAE(model.codebook.latents.shape[2]) for _ in model.codebook.decoders]
+    size = model.codebook.image_size
+    vaes = [VAE(model.codebook.latents.shape[2], size) for _ in model.codebook.decoders]
     encoders = nn.ModuleList(vae.encoder for vae in vaes)
     try:
         encoders.load_state_dict(read_weights(folder / ENCODERS_NAME))
@@ -204,8 +252,10 @@ def train_cnn(
         The model, and its last loss.
     """
     classes = int(labels.max()) + 1
+    height, width = images.shape[2:]
+    make = partial(CNN, classes, (height, width))
     model, history = fit(
-        lambda: Binarized(CNN(classes)) if binary else CNN(classes),
+        (lambda: Binarized(make())) if binary else make,
         images,
         labels,
         cross_entropy,
@@ -267,8 +317,9 @@ def train_madry(
         return found.clean >= goal.clean and found.attacked >= goal.attacked
 
     classes = int(labels.max()) + 1
+    height, width = images.shape[2:]
     model, history = fit(
-        partial(StridedCNN, classes),
+        partial(StridedCNN, classes, (height, width)),
         images[trained],
         labels[trained],
         cross_entropy,
@@ -323,6 +374,8 @@ def training_settings(
 ) -> TrainingSettings:
     """The default settings of a recipe, with those replaced that are given.
 
+    Epochs that are given are kept to, however few steps they make.
+
     Raises:
         AbsynthError: If there is no such recipe or a setting makes no sense.
     """
@@ -334,6 +387,7 @@ def training_settings(
         raise AbsynthError(f"There is no round {rounds} of training; ask for 0 to {len(ROUNDS)}.")
     given: dict[str, Any] = {
         "epochs": epochs,
+        "least_steps": None if epochs is None else 0,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "emphasis": emphasis,
@@ -368,6 +422,8 @@ def train(
     progress: Progress,
     augmented: bool = False,
     start: Path | None = None,
+    domain: Domain | None = None,
+    validation: Validation | None = None,
 ) -> PretrainedModel:
     """Trains a named model and saves it, with the command that made it, into ``out``.
 
@@ -383,9 +439,11 @@ def train(
         progress: Where to show the training.
         augmented: Change the images a little, anew each time they are seen, as ``PERTURBATIONS`` say.
         start: Folder of a trained ABS to go on from, instead of from nothing.
+        domain: What the images are, kept in the model's config; by default classes called by their numbers.
+        validation: Which images to hold out and measure the accuracy on; by default none.
 
     Raises:
-        AbsynthError: If there is no such recipe or nothing to train on.
+        AbsynthError: If there is no such recipe, or not at least 2 classes of at least one image each.
     """
     if name not in RECIPES:
         raise AbsynthError(f"There is no recipe '{name}'; choose one of {', '.join(RECIPES)}.")
@@ -393,19 +451,76 @@ def train(
         raise AbsynthError("There are no training images; name a data set that has some.")
     if start is not None and name != "abs":
         raise AbsynthError(f"The recipe '{name}' always starts from nothing; leave the start out.")
+    domain = check_classes(images, labels, domain)
+    chosen = validation or Validation()
+    trained, held_out = chosen.split(labels)
     model, metrics = RECIPES[name](
-        images,
-        labels,
+        images[trained],
+        labels[trained],
         settings,
         folder=out / "checkpoints",
         progress=progress,
         perturbation=PERTURBATIONS[name] if augmented else None,
         **({} if start is None else {"start": start}),
     )
-    record = {"command": command, **vars(settings), "augmented": augmented, "images": len(images), **metrics}
+    model.domain = domain
+    record = {"command": command, **vars(settings), "augmented": augmented, "images": len(trained), **metrics}
+    # What is saved is not yet prepared: folding batch norm cannot be undone.
+    ready = deepcopy(model)
+    ready.prepare()
+    if isinstance(model, ABS) and isinstance(ready, ABS) and not domain.digits:
+        seen = held_out if len(held_out) else trained
+        few = images[seen[:: math.ceil(len(seen) / CONFIDENCE_IMAGES)]]
+        model.codebook.alpha = ready.codebook.alpha = fit_alpha(
+            torch.cat([ready.eval().infer(some).losses for some in few.split(100)]), few[0].numel()
+        )
+    record |= _validate(ready, images[held_out], labels[held_out], chosen, progress)
     model.save_pretrained(out, record)
-    model.prepare()
-    return model.eval().requires_grad_(False)
+    return ready.requires_grad_(False)
+
+
+def check_classes(images: Images, labels: Labels, domain: Domain | None = None) -> Domain:
+    """What a model of these images is for.
+
+    Args:
+        images: Training images.
+        labels: Their classes.
+        domain: What is known of them; by default the classes are called by their numbers.
+
+    Raises:
+        AbsynthError: If a class has no images, or there are not 2 to 100 classes.
+    """
+    height, width = images.shape[2:]
+    if domain is None:
+        domain = Domain(tuple(str(number) for number in range(int(labels.max()) + 1)), (height, width))
+    names = domain.class_names
+    if not FEWEST_CLASSES <= len(names) <= MOST_CLASSES:
+        raise AbsynthError(
+            f"There are {len(names)} classes to tell apart; give {FEWEST_CLASSES} to {MOST_CLASSES}."
+        )
+    empty = (labels.bincount(minlength=len(names)) == 0).nonzero()[:, 0]
+    if len(empty):
+        raise AbsynthError(
+            f"The class '{names[int(empty[0])]}' has no training images; give it some or leave it out."
+        )
+    return domain
+
+
+def _validate(
+    model: PretrainedModel, images: Images, labels: Labels, validation: Validation, progress: Progress
+) -> dict[str, Any]:
+    """The entry of a training record for the accuracy on the images held out; none if there are none."""
+    model.eval()
+    if len(images) == 0:
+        return {}
+    right = accuracy(model, images, labels, progress=progress)
+    return {"validation": {**vars(validation), "images": len(images), "accuracy": right}}
+
+
+def read_validation(base: Path) -> Validation:
+    """Which images were held out when the model in a folder was trained."""
+    record = read_config(base).get("training", {}).get("validation", {})
+    return Validation(record.get("share", 0.0), record.get("seed", 0))
 
 
 def fit_class_factors(losses: Losses, labels: Labels) -> list[float]:
@@ -448,8 +563,12 @@ def train_binary_abs(
     out: Path,
     command: str,
     progress: Progress,
+    validation: Validation | None = None,
 ) -> PretrainedModel:
     """Binary ABS: the decoders of ABS behind the threshold, with class factors fitted on training images.
+
+    The images are bent a little before (:func:`absynth.training.bend`): the VAEs know the training images too
+    well to be wrong on them as often, and in the same way, as on new ones.
 
     Args:
         base: A trained ABS.
@@ -459,22 +578,29 @@ def train_binary_abs(
         out: Folder of the finished model.
         command: Stored beside the weights.
         progress: Where to show the inference.
+        validation: Which images to hold out, as for the base; by default none.
 
     Raises:
         AbsynthError: If the base is no ABS.
     """
     if not isinstance(base, ABS):
         raise AbsynthError("Binary ABS takes its decoders from a trained ABS; name one as the base.")
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:FACTOR_IMAGES]
+    split = validation or Validation()
+    trained, held_out = split.split(labels)
+    generator = torch.Generator().manual_seed(seed)
+    chosen = trained[torch.randperm(len(trained), generator=generator)[:FACTOR_IMAGES]]
     task = progress.add_task("class factors", total=len(chosen), note="")
     losses = []
     for rows in chosen.split(250):
         with torch.no_grad():
-            losses.append(base.infer(binarize(images[rows])).losses)
+            losses.append(base.infer(binarize(bend(images[rows], generator))).losses)
         progress.advance(task, len(rows))
     model = Binarized(ABS(base.codebook, base.settings, fit_class_factors(torch.cat(losses), labels[chosen])))
-    model.save_pretrained(out, {"command": command, "seed": seed, "images": len(chosen)})
-    return model.eval().requires_grad_(False)
+    model.domain = base.domain
+    record = {"command": command, "seed": seed, "images": len(chosen)}
+    record |= _validate(model, images[held_out], labels[held_out], split, progress)
+    model.save_pretrained(out, record)
+    return model.requires_grad_(False)
 
 
 @torch.no_grad()
@@ -514,6 +640,7 @@ def train_codebook_abs(
     out: Path,
     command: str,
     progress: Progress,
+    validation: Validation | None = None,
 ) -> PretrainedModel:
     """Codebook ABS: the decoders of ABS with latents that the encoders find in the training images.
 
@@ -528,18 +655,31 @@ def train_codebook_abs(
         out: Folder of the finished model.
         command: Stored beside the weights.
         progress: Where to show the encoding.
+        validation: Which images to hold out, as for the base; by default none.
 
     Raises:
         AbsynthError: If the base is no ABS, or a class of it has no images.
     """
+    split = validation or Validation()
+    trained, held_out = split.split(labels)
     vaes = read_vaes(base)
+    height, width = vaes[0].decoder.image_size
+    count = codebook_size(len(vaes), height * width)
     generator = torch.Generator().manual_seed(seed)
     task = progress.add_task("codebook", total=len(vaes), note="")
     latents = []
     for label, vae in enumerate(vaes):
-        latents.append(posterior_latents(vae.eval(), images[labels == label], CODEBOOK_SIZE, generator))
+        members = trained[labels[trained] == label]
+        latents.append(posterior_latents(vae.eval(), images[members], count, generator))
         progress.advance(task)
     model = CodebookABS([vae.decoder for vae in vaes], torch.stack(latents))
-    model.save_pretrained(out, {"command": command, "seed": seed, "images": len(images)})
+    model.domain = read_domain(read_config(base))
+    record = {"command": command, "seed": seed, "images": len(trained)}
     model.prepare()
-    return model.eval().requires_grad_(False)
+    if not model.domain.digits:
+        seen = held_out if len(held_out) else trained
+        few = images[seen[:: math.ceil(len(seen) / CONFIDENCE_IMAGES)]]
+        model.alpha = fit_alpha(model.losses(few), few[0].numel())
+    record |= _validate(model, images[held_out], labels[held_out], split, progress)
+    model.save_pretrained(out, record)
+    return model.requires_grad_(False)

@@ -14,7 +14,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -34,7 +34,13 @@ Finished = Callable[[nn.Module, float], bool]
 """Whether a network in evaluation mode is good enough, given the share of the training done, above 0."""
 
 BENDING = 5
-"""Points a side of the grid that :func:`distort` bends images by."""
+"""Points a side of the grid that :func:`bend` moves."""
+
+FEWEST_A_BATCH = 8
+"""A class of fewer images has each of them several times in an epoch: batch norm needs several a batch."""
+
+STEPS_A_CHECKPOINT = 20
+"""A checkpoint takes about as long as a few steps, so that small sets do not get one every epoch."""
 
 CHECKPOINT_ENTRIES = ("signature", "model", "optimizer", "schedule", "generator", "history")
 
@@ -51,6 +57,8 @@ class TrainingSettings:
         emphasis: Of a VAE on what it explains badly, see :func:`variational`.
         rounds: How often the VAEs of an ABS are trained on from there with more weight on the images that
             another class explains nearly as well, see :mod:`absynth.rounds`.
+        least_steps: Steps that every network gets at least, in as many more epochs as that takes: what makes
+            the same settings do for few images.
     """
 
     epochs: int
@@ -59,6 +67,7 @@ class TrainingSettings:
     seed: int
     emphasis: float = 0.0
     rounds: int = 0
+    least_steps: int = 0
 
     def __post_init__(self) -> None:
         """Sees that the numbers make sense.
@@ -91,27 +100,35 @@ def augment(images: Images, generator: torch.Generator) -> Images:
         torch.stack([angle.sin() * scale, angle.cos() * scale, shift_y], dim=1),
     ]
     grid = functional.affine_grid(torch.stack(rows, dim=1), list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, align_corners=False).clamp(0, 1)
+    return _resample(images, grid)
 
 
 def distort(images: Images, generator: torch.Generator) -> Images:
-    """Writes the first half of a batch anew: each image turned, slanted, scaled and bent by its own map.
-
-    At most 5° of rotation, 6 % of slant, 5 % of each side's length and a shift of 0.2 pixels, then random
-    displacements (half a pixel of standard deviation) on a coarse grid, smoothly interpolated, as in Simard
-    et al. 2003. The second half is left as it is, so that the real digits keep their weight.
+    """Writes the first half of a batch anew as :func:`bend` does, so that the real images keep their weight.
 
     Args:
         images: Shape (batch, channel, height, width).
         generator: Source of the maps.
     """
-    some = images[: len(images) // 2]
+    half = len(images) // 2
+    return torch.cat([bend(images[:half], generator), images[half:]]) if half else images
+
+
+def bend(images: Images, generator: torch.Generator) -> Images:
+    """Turns, slants, scales and bends each image by its own map.
+
+    At most 5° of rotation, 6 % of slant, 5 % of each side's length and a shift of 0.2 pixels, then random
+    displacements (half a pixel of standard deviation) on a coarse grid, smoothly interpolated, as in Simard
+    et al. 2003.
+
+    Args:
+        images: Shape (batch, channel, height, width).
+        generator: Source of the maps.
+    """
 
     def uniform(limit: float) -> Float[Tensor, "batch"]:
-        return (torch.rand(len(some), generator=generator, device=images.device) * 2 - 1) * limit
+        return (torch.rand(len(images), generator=generator, device=images.device) * 2 - 1) * limit
 
-    if len(some) == 0:
-        return images
     angle, slant, width, height = (
         uniform(math.radians(5)),
         uniform(0.06),
@@ -123,14 +140,19 @@ def distort(images: Images, generator: torch.Generator) -> Images:
         torch.stack([angle.cos() * width, slant - angle.sin(), shift_x], dim=1),
         torch.stack([angle.sin(), angle.cos() * height, shift_y], dim=1),
     ]
-    grid = functional.affine_grid(torch.stack(rows, dim=1), list(some.shape), align_corners=False)
+    grid = functional.affine_grid(torch.stack(rows, dim=1), list(images.shape), align_corners=False)
     coarse = 0.04 * torch.randn(
-        len(some), 2, BENDING, BENDING, generator=generator, device=images.device, dtype=images.dtype
+        len(images), 2, BENDING, BENDING, generator=generator, device=images.device, dtype=images.dtype
     )
-    size = (some.shape[-2], some.shape[-1])
+    size = (images.shape[-2], images.shape[-1])
     bent = functional.interpolate(coarse, size=size, mode="bicubic", align_corners=True)
-    moved = functional.grid_sample(some, grid + bent.permute(0, 2, 3, 1), align_corners=False).clamp(0, 1)
-    return torch.cat([moved, images[len(some) :]])
+    return _resample(images, grid + bent.permute(0, 2, 3, 1))
+
+
+def _resample(images: Images, grid: Float[Tensor, "batch height width 2"]) -> Images:
+    """The images at the points of a grid; beyond an edge, what lies at the edge, be it dark or light."""
+    moved = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return moved.clamp(0, 1)
 
 
 def cross_entropy(model: nn.Module, images: Images, labels: Labels, _: torch.Generator) -> Float[Tensor, ""]:
@@ -186,8 +208,8 @@ def fit(
         targets: Their classes, or what else the loss takes.
         loss: What to minimise, a function of (model, images, targets, generator).
         settings: How long and how fast.
-        checkpoint: Written after every epoch; if it is there, training goes on from it and ends with the
-            very same weights as a run that was never interrupted.
+        checkpoint: Written after every epoch, or every few short ones; if it is there, training goes on from
+            it and ends with the very same weights as a run that was never interrupted.
         progress: Where to show epochs and loss.
         description: What the progress display calls this.
         perturbation: Applied to every batch before the loss (augmentation).
@@ -210,19 +232,22 @@ def fit(
     model.to(images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     generator = torch.Generator(images.device).manual_seed(settings.seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
-    steps = settings.epochs * math.ceil(len(images) / settings.batch_size)
+    steps_an_epoch = len(_batches(torch.arange(len(images)), settings.batch_size))
+    epochs = max(settings.epochs, math.ceil(settings.least_steps / steps_an_epoch))
+    kept_every = math.ceil(STEPS_A_CHECKPOINT / steps_an_epoch) if settings.least_steps else 1
+    steps = epochs * steps_an_epoch
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     history: list[float] = []
     signature = {
         **vars(settings),
         "images": len(images),
-        "data": _fingerprint(images, targets),
-        "start": _fingerprint(*model.state_dict().values()),
+        "data": fingerprint(images, targets),
+        "start": fingerprint(*model.state_dict().values()),
         "perturbed": perturbation is not None,
         **({} if adversary is None else {"adversary": asdict(adversary)}),
     }
     if checkpoint.exists():
-        state = _read_checkpoint(checkpoint, signature)
+        state = read_checkpoint(checkpoint, signature)
         try:
             model.load_state_dict(state["model"])
         except RuntimeError:
@@ -234,15 +259,15 @@ def fit(
         schedule.load_state_dict(state["schedule"])
         generator.set_state(state["generator"])
         history = state["history"]
-    task = progress.add_task(description, total=settings.epochs, completed=len(history), note="")
-    while len(history) < settings.epochs:
-        if history and finished is not None and finished(model.eval(), len(history) / settings.epochs):
+    task = progress.add_task(description, total=epochs, completed=len(history), note="")
+    while len(history) < epochs:
+        if history and finished is not None and finished(model.eval(), len(history) / epochs):
             progress.update(task, total=len(history))
             break
         model.train()
         total = 0.0
         order = torch.randperm(len(images), generator=generator, device=images.device)
-        for rows in order.split(settings.batch_size):
+        for rows in _batches(order, settings.batch_size):
             batch = images[rows] if perturbation is None else perturbation(images[rows], generator)
             if adversary is not None:
                 batch = adversary(model, batch, targets[rows], generator, schedule.last_epoch / steps)
@@ -253,6 +278,9 @@ def fit(
             schedule.step()
             total += value.item() * len(rows)
         history.append(total / len(images))
+        progress.update(task, advance=1, note=f"loss {history[-1]:.3f}")
+        if len(history) % kept_every and len(history) < epochs:
+            continue
         state = {
             "signature": signature,
             "model": model.state_dict(),
@@ -263,18 +291,31 @@ def fit(
         }
         with atomic_path(checkpoint) as temporary:
             torch.save(state, temporary)
-        progress.update(task, advance=1, note=f"loss {history[-1]:.3f}")
     return model.eval(), history
 
 
-def _fingerprint(*tensors: Tensor) -> str:
+def _batches(order: Int64[Tensor, "images"], size: int) -> list[Int64[Tensor, "batch"]]:
+    """The images of an epoch in batches; one left over, too few for batch norm, joins the last batch."""
+    batches = list(order.split(size))
+    if size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
+def fingerprint(*tensors: Tensor) -> str:
+    """A digest of the values, to tell one run's data and weights from another's."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(tensor.detach().cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
 
-def _read_checkpoint(path: Path, signature: dict[str, Any]) -> dict[str, Any]:
+def read_checkpoint(path: Path, signature: dict[str, Any]) -> dict[str, Any]:
+    """What a run with this signature has stored, by the names in ``CHECKPOINT_ENTRIES``.
+
+    Raises:
+        AbsynthError: If it is damaged or belongs to another run.
+    """
     content = io.BytesIO(path.read_bytes())
     try:
         state: dict[str, Any] = torch.load(content, weights_only=True)
@@ -318,13 +359,19 @@ def train_vaes(
 
     Returns:
         The VAEs, and each one's loss by epoch.
+
+    Raises:
+        AbsynthError: As for :func:`fit`, or if the images have another size than the VAEs to go on from.
     """
+    height, width = images.shape[2:]
     weights = images.new_ones(len(images)) if importance is None else importance
     vaes: list[VAE] = []
     histories: list[list[float]] = []
     for label in range(classes):
-        members = labels == label
-        make = VAE if start is None else partial(deepcopy, start[label])
+        members = (labels == label).nonzero()[:, 0]
+        if 0 < len(members) < FEWEST_A_BATCH:
+            members = members.repeat(math.ceil(FEWEST_A_BATCH / len(members)))
+        make = partial(VAE, image_size=(height, width)) if start is None else partial(deepcopy, start[label])
         vae, history = fit(
             make,
             images[members],

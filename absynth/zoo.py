@@ -12,6 +12,7 @@ import absynth.models.prototypes  # noqa: F401  registers NearestNeighbour
 from absynth.errors import AbsynthError
 from absynth.inference import PAPER
 from absynth.models.cnn import Binarized
+from absynth.models.hub import download, is_identifier
 from absynth.models.pretrained import CONFIG_NAME, PretrainedModel, load_folder, read_config
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -27,20 +28,22 @@ def model_names() -> tuple[str, ...]:
 
 
 def model_folder(name_or_folder: str | Path) -> Path:
-    """Where a model is stored.
+    """Where a model is stored; one on the Hugging Face Hub is downloaded, unless it was before.
 
     Raises:
-        AbsynthError: If it is neither a name of the zoo nor a folder with a saved model.
+        AbsynthError: If it is neither a name of the zoo nor a folder, nor a model on the Hub.
     """
     if str(name_or_folder) in model_names():
         return WEIGHTS / str(name_or_folder)
     folder = Path(name_or_folder)
-    if not folder.is_dir():
-        raise AbsynthError(
-            f"There is no model '{name_or_folder}'; name one of {', '.join(model_names())}, "
-            "or a folder written by save_pretrained."
-        )
-    return folder
+    if folder.is_dir():
+        return folder
+    if isinstance(name_or_folder, str) and is_identifier(name_or_folder):
+        return download(name_or_folder)
+    raise AbsynthError(
+        f"There is no model '{name_or_folder}'; name one of {', '.join(model_names())}, "
+        "a folder written by save_pretrained, or user/name on the Hugging Face Hub."
+    )
 
 
 def load(
@@ -49,7 +52,9 @@ def load(
     """A pretrained model, in evaluation mode.
 
     Args:
-        name_or_folder: A name of the zoo, or a folder written by ``save_pretrained``.
+        name_or_folder: A name of the zoo, a folder written by ``save_pretrained``, or ``user/name`` of a
+            model that ``push_to_hub`` stored on the Hugging Face Hub, with ``@`` and a branch, tag or commit
+            if not the newest is wanted.
         settings: ``"paper"`` for the paper's inference (8000 latents, 50 Adam steps for each class) where
             the model's own default is faster.
         device: Where to put it.

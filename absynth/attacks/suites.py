@@ -20,9 +20,9 @@ def suite_attacks(suite: str, norm: str) -> tuple[Attack, ...]:
     Pointwise and 100 for noise. "broad" adds one short run of every other kind of attack that needs no
     further package, to look for what a certificate forbids. "strong" has the same attacks as "quick" with
     more steps and restarts, and attacks that take longer or use what only some models have. "paper" has the
-    attacks of Table 1 of Schott et al. 2019 (arXiv 1805.09190), in L2, Linf and L0; its substitute is the
-    shipped CNN, so that it takes images of 28 × 28 pixels. "extra" has what needs the packages of
-    ``absynth[attacks]`` or thousands of decisions more.
+    attacks of Table 1 of Schott et al. 2019 (arXiv 1805.09190), in L2, Linf and L0; the transfer among them
+    has the shipped CNN as its substitute, so that models for other data than MNIST go without it. "extra"
+    has what needs the packages of ``absynth[attacks]`` or thousands of decisions more.
 
     Args:
         suite: One of ``SUITES``.

@@ -15,6 +15,7 @@ from absynth.attacks.gradient_descent import smallest_radius
 from absynth.attacks.projections import TINY
 from absynth.attacks.target import Target
 from absynth.errors import AbsynthError
+from absynth.models.pretrained import domain_of, read_config, read_domain
 from absynth.norms import Norm
 from absynth.shapes import Images
 
@@ -65,6 +66,15 @@ class Transfer(Attack):
             "attacks": [{"name": one.name, **one.settings} for one in self.attacks],
             "bisections": self.bisections,
         }
+
+    def applies_to(self, model: nn.Module) -> bool:
+        """Whether a substitute that is known by its name is for the same data, as far as that is known."""
+        if not isinstance(self.substitute, str):
+            return True
+        from absynth.zoo import model_folder
+
+        known = domain_of(model)
+        return known is None or known == read_domain(read_config(model_folder(self.substitute)))
 
     def run(self, target: Target, images: Images) -> Images:
         """Attacks the substitute, then searches along what was found."""

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor
 
-from absynth.data.catalog import CATALOG, MNIST, CatalogEntry, Split, find_entry, parse_split
+from absynth.data.adapt import scale
+from absynth.data.catalog import CATALOG, MNIST, SPLITS, CatalogEntry, Split, find_entry, parse_split
+from absynth.data.domain import Size, check_size, fit_size
 from absynth.data.fetch import read_cached
+from absynth.data.folders import read_image_folder, subfolders
 from absynth.data.readers import (
     Dataset,
     parse_idx,
     read_idx,
-    read_image_folder,
     read_npz,
-    require_size,
     unpack,
 )
 from absynth.errors import AbsynthError
 from absynth.shapes import Labels
 
-SIDE = 28
-"""Rows and columns of every image that the models of this package take."""
-
 _PREFIXES: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("t10k", "test")}
 
 
-def load_dataset(name: str | Path, split: str) -> tuple[Float[Tensor, "batch 1 28 28"], Labels]:
+def load_dataset(name: str | Path, split: str) -> tuple[Float[Tensor, "batch 1 height width"], Labels]:
     """The images and labels of a data set.
 
     Args:
@@ -37,7 +36,7 @@ def load_dataset(name: str | Path, split: str) -> tuple[Float[Tensor, "batch 1 2
         split: train or test.
 
     Returns:
-        float32 images in [0, 1] of shape (n, 1, 28, 28), and int64 labels of shape (n,).
+        float32 images in [0, 1] of shape (n, 1, height, width), and int64 labels of shape (n,).
 
     Raises:
         AbsynthError: As in :func:`read_dataset`.
@@ -50,7 +49,7 @@ def load_dataset(name: str | Path, split: str) -> tuple[Float[Tensor, "batch 1 2
     return dataset.images, dataset.labels
 
 
-def read_dataset(name: str | Path, split: str) -> Dataset:
+def read_dataset(name: str | Path, split: str, *, size: Size | None = None, strict: bool = False) -> Dataset:
     """A data set with the names of its classes.
 
     MNIST comes with this package and needs no network; fashion-mnist and kmnist must have been fetched.
@@ -62,31 +61,43 @@ def read_dataset(name: str | Path, split: str) -> Dataset:
             - a folder with IDX files under their usual names (``train-images-idx3-ubyte`` or
               ``t10k-images-idx3-ubyte``, perhaps with ``.gz``, and the same for the labels);
             - a folder with one sub-folder of pictures for each class, or with such folders called
-              ``train`` and ``test``.
+              ``train`` and ``test``, which have the same classes.
 
             A name wins over a path of the same spelling, unless it is given as a ``Path``.
         split: train or test.
+        size: Rows and columns to scale the images to; by default they stay as they are, except that sides
+            below 16 or above 64 pixels are brought into that range, and pictures of several sizes to one.
+        strict: A picture that cannot be read is an error; by default it is left out, with a remark.
 
     Raises:
-        AbsynthError: If there is no such data set or split, it is broken, its images are not 28×28, or it
-            has not been fetched yet.
+        AbsynthError: If there is no such data set, split or size, it is broken, or it has not been fetched
+            yet.
     """
     parsed = parse_split(split)
+    if size is not None:
+        check_size(size)
+    dataset = _read(name, parsed, size, strict)
+    height, width = dataset.images.shape[2:]
+    return scale(dataset, size or fit_size((height, width)), str(name))
+
+
+def _read(name: str | Path, split: Split, size: Size | None, strict: bool) -> Dataset:
     if isinstance(name, str) and name.strip().lower() in CATALOG:
-        return _read_named(find_entry(name), parsed)
+        return _read_named(find_entry(name), split)
     path = Path(name).expanduser()
     if not path.exists():
         raise AbsynthError(
             f"There is no data set '{name}'; choose one of {', '.join(CATALOG)}, or give the path of an .npz "
             "file, a folder of IDX files or a folder of pictures."
         )
-    return require_size(_read_path(path, parsed), SIDE, SIDE, str(path))
+    return _read_path(path, split, size, strict)
 
 
 def _read_named(entry: CatalogEntry, split: Split) -> Dataset:
     files = entry.splits[split]
     images, labels = _read_shipped(split) if entry is MNIST else read_cached(entry, split)
-    return parse_idx(images, labels, entry.class_names, names=(files.images, files.labels))
+    dataset = parse_idx(images, labels, entry.class_names, names=(files.images, files.labels))
+    return replace(dataset, digits=entry is MNIST)
 
 
 def _read_shipped(split: Split) -> tuple[bytes, bytes]:
@@ -106,7 +117,7 @@ def _read_shipped(split: Split) -> tuple[bytes, bytes]:
     return contents[0], contents[1]
 
 
-def _read_path(path: Path, split: Split) -> Dataset:
+def _read_path(path: Path, split: Split, size: Size | None, strict: bool) -> Dataset:
     if path.is_file():
         if path.suffix.lower() != ".npz":
             raise AbsynthError(
@@ -126,7 +137,12 @@ def _read_path(path: Path, split: Split) -> Dataset:
             f"{path} holds no {split} split; its files are called {_PREFIXES[split][0]}-images-idx3-ubyte "
             f"and {_PREFIXES[split][0]}-labels-idx1-ubyte."
         )
-    return read_image_folder(path / split if (path / split).is_dir() else path)
+    if not (path / split).is_dir():
+        return read_image_folder(path, size=size, strict=strict)
+    # A class without pictures in one split must not renumber the others.
+    splits = [path / one for one in SPLITS if (path / one).is_dir()]
+    names = sorted({name for folder in splits for name in subfolders(folder)})
+    return read_image_folder(path / split, class_names=names, size=size, strict=strict)
 
 
 def _find_idx(folder: Path, split: Split, kind: str) -> Path | None:

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor
 
-from absynth.data.pictures import read_picture
+from absynth.data.pictures import read_picture, resize
 from absynth.errors import AbsynthError
 
 Grey = Float[ndarray, "height width"]
@@ -202,7 +202,7 @@ def _contrast(picture: Grey) -> tuple[float, float]:
 def _to_working_size(picture: Grey) -> Resized:
     factor = WORKING_SIDE / max(picture.shape)
     height, width = (max(1, round(extent * factor)) for extent in picture.shape)
-    return _resize(picture, height, width)
+    return resize(picture, height, width)
 
 
 def _otsu(values: Grey) -> float:
@@ -250,15 +250,7 @@ def _scale(ink: Grey) -> Resized:
     """``ink`` with its longer side at 20 pixels."""
     height, width = ink.shape
     factor = DIGIT_SIDE / max(height, width)
-    return _resize(ink, max(1, round(height * factor)), max(1, round(width * factor)))
-
-
-def _resize(picture: Grey, height: int, width: int) -> Resized:
-    from PIL import Image
-
-    image = Image.fromarray(np.ascontiguousarray(picture, dtype=np.float32))
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(resized, dtype=np.float32).clip(0, 1)
+    return resize(ink, max(1, round(height * factor)), max(1, round(width * factor)))
 
 
 def _place(digit: Grey) -> Float[ndarray, "28 28"]:

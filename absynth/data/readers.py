@@ -1,4 +1,4 @@
-"""Readers for labelled images: IDX files, .npz files and folders of pictures."""
+"""Readers for labelled images: IDX files and .npz files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from absynth.data.pictures import SUFFIXES, read_picture, unit_range
+from absynth.data.domain import DIGITS, MOST_CLASSES, Domain
+from absynth.data.pictures import unit_range
 from absynth.errors import AbsynthError
 from absynth.shapes import Labels
 
-DIGITS = tuple("0123456789")
 _IMAGES_MAGIC, _LABELS_MAGIC = 0x803, 0x801
 
 
@@ -31,22 +31,34 @@ class Dataset:
         images: float32 in [0, 1], shape (batch, 1, height, width).
         labels: Class of each image, from 0 to the number of classes less 1.
         class_names: Name of each class.
+        named: Whether the data named the classes; else their names are their numbers.
+        digits: Whether these are MNIST's digits.
+        remarks: What was left out or scaled while reading, a sentence each.
     """
 
     images: Float[Tensor, "batch 1 height width"]
     labels: Labels
     class_names: tuple[str, ...]
+    named: bool = True
+    digits: bool = False
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def domain(self) -> Domain:
+        """What a model that is trained on these is for."""
+        height, width = self.images.shape[2:]
+        return Domain(self.class_names, (height, width), self.digits and (height, width) == DIGITS.size)
 
 
 def read_idx(
-    images_path: str | Path, labels_path: str | Path, class_names: tuple[str, ...] = DIGITS
+    images_path: str | Path, labels_path: str | Path, class_names: tuple[str, ...] | None = None
 ) -> Dataset:
     """Reads the IDX format of MNIST, plain or compressed with gzip or xz.
 
     Args:
         images_path: File of unsigned bytes with three dimensions (magic number 0x00000803).
         labels_path: File of unsigned bytes with one dimension (magic number 0x00000801).
-        class_names: Names of the classes.
+        class_names: Names of the classes; by default their numbers.
 
     Raises:
         AbsynthError: If a file is missing, broken, of another kind, or the two do not fit together.
@@ -55,13 +67,15 @@ def read_idx(
     return parse_idx(images, labels, class_names, names=(str(images_path), str(labels_path)))
 
 
-def parse_idx(images: bytes, labels: bytes, class_names: tuple[str, ...], names: tuple[str, str]) -> Dataset:
+def parse_idx(
+    images: bytes, labels: bytes, class_names: tuple[str, ...] | None, names: tuple[str, str]
+) -> Dataset:
     """The data set in the content of two IDX files (see :func:`read_idx`).
 
     Args:
         images: Content of the image file.
         labels: Content of the label file.
-        class_names: Names of the classes.
+        class_names: Names of the classes; by default their numbers.
         names: What to call the two files in a message.
 
     Raises:
@@ -69,15 +83,15 @@ def parse_idx(images: bytes, labels: bytes, class_names: tuple[str, ...], names:
     """
     pixels = _parse_array(unpack(images, names[0]), _IMAGES_MAGIC, names[0])
     numbers = _parse_array(unpack(labels, names[1]), _LABELS_MAGIC, names[1])
-    return _assemble(pixels, numbers, class_names, names)
+    return assemble(pixels, numbers, class_names, names)
 
 
 def read_npz(path: str | Path) -> Dataset:
     """Reads an .npz file.
 
     Its arrays: ``images`` of shape (n, height, width) or (n, 1, height, width), integers from 0 to 255 or
-    real numbers from 0 to 1; ``labels``, n integers; and, unless the classes are the ten digits,
-    ``class_names``, the names of the classes as strings.
+    real numbers from 0 to 1; ``labels``, n integers; and perhaps ``class_names``, the names of the classes as
+    strings, without which the classes are called by their numbers.
 
     Raises:
         AbsynthError: If the file is missing or broken, or its arrays are missing or do not fit together.
@@ -107,72 +121,12 @@ def read_npz(path: str | Path) -> Dataset:
         raise AbsynthError(
             f"The labels in {path} are {labels.dtype} of the shape {labels.shape}; n integers are right."
         )
-    class_names = (
-        tuple(str(name) for name in arrays["class_names"].ravel()) if "class_names" in arrays else DIGITS
-    )
-    return _assemble(images, labels, class_names, (f"'images' in {path}", f"'labels' in {path}"))
-
-
-def read_image_folder(path: str | Path) -> Dataset:
-    """Reads a folder with one sub-folder of PNG, JPEG or .npy pictures for each class.
-
-    The classes are the sub-folders in alphabetical order, called by the sub-folders' names; colour
-    becomes grey. Hidden files and files of other kinds are passed over.
-
-    Raises:
-        AbsynthError: If there are no pictures, one cannot be read, or they are not all of one size.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        raise AbsynthError(
-            f"There is no folder {path}; give a folder with one sub-folder of pictures a class."
-        )
-    classes = sorted(
-        folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")
-    )
-    files = [
-        (file, label)
-        for label, folder in enumerate(classes)
-        for file in sorted(folder.iterdir())
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-    ]
-    if not files:
-        raise AbsynthError(
-            f"{path} holds no pictures; give a folder with one sub-folder of PNG or JPEG a class."
-        )
-    pictures: list[ndarray] = []
-    for file, _ in files:
-        picture = read_picture(file)
-        if pictures and picture.shape != pictures[0].shape:
-            raise AbsynthError(
-                f"{file} is {_size(picture.shape)} pixels but {files[0][0]} is {_size(pictures[0].shape)}; "
-                "make all pictures one size."
-            )
-        pictures.append(picture)
-    labels = np.array([label for _, label in files])
-    return _assemble(
-        np.stack(pictures), labels, tuple(folder.name for folder in classes), (str(path), str(path))
-    )
-
-
-def require_size(dataset: Dataset, height: int, width: int, name: str) -> Dataset:
-    """``dataset``, if its images have the size asked for.
-
-    Args:
-        dataset: Any data set.
-        height: Rows that an image must have.
-        width: Columns that an image must have.
-        name: What to call the data set in a message.
-
-    Raises:
-        AbsynthError: If the size is another.
-    """
-    actual = tuple(dataset.images.shape[2:])
-    if actual != (height, width):
-        raise AbsynthError(
-            f"The images in {name} are {_size(actual)} pixels; scale them to {_size((height, width))}."
-        )
-    return dataset
+    class_names = None
+    if "class_names" in arrays:
+        class_names = tuple(str(name) for name in arrays["class_names"].ravel())
+        if len(set(class_names)) < len(class_names):
+            raise AbsynthError(f"The class_names in {path} hold a name twice; give every class its own.")
+    return assemble(images, labels, class_names, (f"'images' in {path}", f"'labels' in {path}"))
 
 
 def unpack(content: bytes, name: str) -> bytes:
@@ -229,13 +183,19 @@ def _parse_array(content: bytes, magic: int, name: str) -> UInt8[ndarray, "*shap
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
-def _assemble(
-    images: ndarray, labels: ndarray, class_names: tuple[str, ...], names: tuple[str, str]
+def assemble(
+    images: ndarray, labels: ndarray, class_names: tuple[str, ...] | None, names: tuple[str, str]
 ) -> Dataset:
     """The data set of raw arrays, once they have been seen to fit together.
 
+    Args:
+        images: Pixel values, shape (n, height, width).
+        labels: n integers.
+        class_names: Names of the classes; by default their numbers.
+        names: What to call the two arrays in a message.
+
     Raises:
-        AbsynthError: If they do not.
+        AbsynthError: If they do not fit together.
     """
     if len(images) != len(labels):
         raise AbsynthError(
@@ -244,18 +204,16 @@ def _assemble(
         )
     if images.size == 0:
         raise AbsynthError(f"{names[0]} holds no images; a data set needs at least one.")
-    wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
+    classes = MOST_CLASSES if class_names is None else len(class_names)
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(wrong):
         raise AbsynthError(
             f"{names[1]} has the label {labels[wrong[0]]} at position {wrong[0]}; "
-            f"with {len(class_names)} classes the labels go from 0 to {len(class_names) - 1}."
+            f"with {classes} classes the labels go from 0 to {classes - 1}."
         )
     return Dataset(
         torch.from_numpy(unit_range(images, names[0])).unsqueeze(1),
         torch.from_numpy(labels.astype(np.int64)),
-        class_names,
+        tuple(str(number) for number in range(int(labels.max()) + 1)) if class_names is None else class_names,
+        named=class_names is not None,
     )
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[0]}x{shape[1]}"

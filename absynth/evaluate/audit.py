@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from absynth.attacks import suite_attacks
 from absynth.certify.codebook import find_prototypes
-from absynth.data import load_dataset
 from absynth.errors import AbsynthError
 from absynth.evaluate.certification import SHARD, certify_images, radii
+from absynth.evaluate.data import read_for
 from absynth.evaluate.runner import run_benchmark
 from absynth.evaluate.store import ResultStore
 from absynth.evaluate.tasks import Preset, choose_images
@@ -210,7 +210,7 @@ def audit(
         points: How many random points of certified balls, a norm.
         out: Folder of the results; a run goes on from what is there.
         progress: Where to show what is done and left.
-        dataset: Named data set, of which the test split is used.
+        dataset: Name or path of a data set, of which the test split is used.
         seed: Of every draw.
         load_model: How a name becomes a classifier.
 
@@ -220,7 +220,8 @@ def audit(
     model = load_model(name)
     if find_prototypes(model) is None:
         raise AbsynthError(f"'{name}' has no certificates to check; name a model by prototypes.")
-    images, labels = load_dataset(dataset, "test")
+    read = read_for([name], dataset, "test")
+    images, labels = read.images, read.labels
     indices = choose_images(len(images), count, seed)
     records = certify_images(
         model,

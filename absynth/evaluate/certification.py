@@ -167,15 +167,31 @@ def check_output(path: Path) -> None:
         )
 
 
-def write_certificates(records: Sequence[CertificateRecord], path: Path) -> None:
-    """Writes the records as Parquet, CSV or JSON, as the ending of ``path`` says."""
+def write_certificates(
+    records: Sequence[CertificateRecord], path: Path, class_names: Sequence[str] | None = None
+) -> None:
+    """Writes the records as Parquet, CSV or JSON, as the ending of ``path`` says.
+
+    Args:
+        records: To write.
+        path: Where to.
+        class_names: Added as columns for the label and the prediction; by default their numbers stand alone.
+    """
     check_output(path)
+    rows: list[dict[str, object]] = [dict(vars(record)) for record in records]
+    schema = SCHEMA
+    if class_names is not None:
+        for row, record in zip(rows, records, strict=True):
+            row["class"] = class_names[record.label]
+            row["predicted_class"] = class_names[record.prediction]
+        for name in ("class", "predicted_class"):
+            schema = schema.append(pa.field(name, pa.string()))
     if path.suffix == ".json":
-        write_text(path, json.dumps([vars(record) for record in records], indent=1) + "\n")
+        write_text(path, json.dumps(rows, indent=1) + "\n")
         return
     write = pq.write_table if path.suffix == ".parquet" else pa_csv.write_csv
     with atomic_path(path) as temporary:
-        write(to_table(records), temporary)
+        write(pa.Table.from_pylist(rows, schema=schema), temporary)
 
 
 def run_certification(
@@ -189,6 +205,7 @@ def run_certification(
     out: Path | None,
     progress: Progress,
     engine: Engine | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> list[CertificateRecord]:
     """Certifies images and writes the radii to ``out``, going on from the pieces of an interrupted run.
 
@@ -204,6 +221,7 @@ def run_certification(
         out: A .parquet, .csv or .json file, or nowhere.
         progress: Where to show images done and left.
         engine: Where pieces are certified; by default in this process.
+        class_names: Written beside the numbers of the classes.
 
     Raises:
         AbsynthError: As for :func:`certify_images`.
@@ -223,7 +241,7 @@ def run_certification(
             engine=engine,
         )
         if out is not None:
-            write_certificates(records, out)
+            write_certificates(records, out, class_names)
             shutil.rmtree(parts)
     return records
 

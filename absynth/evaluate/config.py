@@ -10,7 +10,9 @@ from typing import Any
 
 from absynth.attacks import SUITES, find_attack
 from absynth.errors import AbsynthError
+from absynth.evaluate.data import choose_data
 from absynth.evaluate.models import check_name
+from absynth.evaluate.paper import is_paper_data
 from absynth.evaluate.tasks import Preset, all_attacks, find_preset
 from absynth.norms import Norm, parse_norm
 
@@ -56,10 +58,13 @@ def adapt_preset(
         thresholds: Such as ``"l2=0.5,1,1.5"``; norms that are not named keep theirs.
 
     Raises:
-        AbsynthError: If there is no such model, or a threshold is no number above 0.
+        AbsynthError: If there is no such model, one is for other data than those of the preset and none were
+            given, or a threshold is no number above 0.
     """
     for name in models:
         check_name(name)
+    if dataset is None and is_paper_data(preset.dataset):
+        choose_data(models, None)
     parsed = dict(preset.thresholds)
     for text in thresholds:
         norm, _, sizes = text.partition("=")

@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from absynth.attacks.gradient_estimation import EstimatedGradient
+from absynth.data.domain import DIGITS
 from absynth.errors import AbsynthError
 from absynth.evaluate.models import device_of
 from absynth.evaluate.tasks import weights_hash
@@ -22,6 +23,7 @@ from absynth.files import atomic_path
 from absynth.inference.abs import ABS
 from absynth.inference.codebook import CodebookABS
 from absynth.inference.decision import probabilities
+from absynth.models.pretrained import domain_of
 from absynth.progress import Progress
 from absynth.shapes import Images
 from absynth.zoo import unwrap
@@ -31,7 +33,6 @@ GRADIENTS: tuple[Gradient, ...] = ("exact", "estimated")
 ENOUGH = 0.9
 """Confidence at which the ascent on an image ends."""
 
-SIDE = 28
 FOLDER = "distal"
 
 
@@ -143,14 +144,18 @@ def find_distal(
         progress: Where to show steps done.
 
     Raises:
-        AbsynthError: If there is no such gradient or class.
+        AbsynthError: If there is no such gradient or class, or the models are for different data.
     """
     if gradient not in GRADIENTS:
         raise AbsynthError(f"There is no gradient '{gradient}'; choose one of {', '.join(GRADIENTS)}.")
-    if not 0 <= target <= 9:
-        raise AbsynthError(f"There is no class {target}; choose one of 0 to 9.")
+    domains = {domain for model in models.values() if (domain := domain_of(model)) is not None} or {DIGITS}
+    if len(domains) > 1:
+        raise AbsynthError("The models are for different data; ascend on models for the same data only.")
+    (domain,) = domains
+    if not 0 <= target < len(domain.class_names):
+        raise AbsynthError(f"There is no class {target}; choose one of 0 to {len(domain.class_names) - 1}.")
     chosen: Gradient = "exact" if gradient == "exact" else "estimated"
-    noise = torch.rand(count, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
+    noise = torch.rand(count, 1, *domain.size, generator=torch.Generator().manual_seed(seed))
     found = []
     for name, model in models.items():
         ascended = model if chosen == "exact" else EstimatedGradient(model, samples=50, seed=seed)

@@ -14,12 +14,10 @@ import torch
 from torch import nn
 
 from absynth.attacks.target import private_randomness
+from absynth.data.domain import DIGITS, Size
 from absynth.errors import AbsynthError
 from absynth.evaluate.tasks import weights_hash
 from absynth.zoo import load, model_folder
-
-EXAMPLE = (2, 1, 28, 28)
-"""Shape of the blank images that a user's model is tried on."""
 
 _PREFIX = "absynth_model_"
 
@@ -57,7 +55,7 @@ def check_name(name: str) -> None:
         _read(found[0])
 
 
-def load_classifier(name: str) -> nn.Module:
+def load_classifier(name: str, size: Size = DIGITS.size) -> nn.Module:
     """A classifier, in evaluation mode.
 
     A function in a file is called without arguments, with all generators seeded with 0, so that a model of
@@ -65,10 +63,11 @@ def load_classifier(name: str) -> nn.Module:
 
     Args:
         name: A name of the zoo, a folder written by ``save_pretrained``, or ``my_file.py:make_model``.
+        size: Rows and columns of the blank images that a user's model is tried on.
 
     Raises:
         AbsynthError: If there is no such file or function, it raises, or what it makes is no classifier of
-            images of shape (batch, 1, 28, 28).
+            images of shape (batch, 1, height, width).
     """
     found = find_function(name)
     if found is None:
@@ -89,7 +88,7 @@ def load_classifier(name: str) -> nn.Module:
         )
     model.eval()
     with _own_errors(name, path):
-        _check_answer(name, model)
+        _check_answer(name, model, size)
     return model
 
 
@@ -167,14 +166,15 @@ def _own_errors(name: str, path: Path) -> Iterator[None]:
         ) from None
 
 
-def _check_answer(name: str, model: nn.Module) -> None:
-    images = torch.zeros(EXAMPLE, device=device_of(model), requires_grad=True)
+def _check_answer(name: str, model: nn.Module, size: Size) -> None:
+    shape = (2, 1, *size)
+    images = torch.zeros(shape, device=device_of(model), requires_grad=True)
     with torch.enable_grad():
         logits = model(images)
         if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(images):
             given = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
             raise AbsynthError(
-                f"{name} answers images of shape {EXAMPLE} with {given}; it must answer with logits of shape "
+                f"{name} answers images of shape {shape} with {given}; it must answer with logits of shape "
                 f"({len(images)}, classes)."
             )
         if logits.requires_grad:

@@ -26,6 +26,28 @@ IMAGES = 1000
 """How many test images the paper attacked."""
 
 
+DATA = "mnist"
+"""What the paper is about: on other data neither its thresholds nor its figures mean anything."""
+
+
+def is_paper_data(dataset: str) -> bool:
+    """Whether the paper's thresholds and figures may stand beside figures of a data set.
+
+    >>> is_paper_data("MNIST"), is_paper_data("letters.npz")
+    (True, False)
+    """
+    return dataset.strip().lower() == DATA
+
+
+def paper_threshold(dataset: str, norm: Norm) -> float | None:
+    """The distance at which Table 1 gives accuracy; None on other data and in L1.
+
+    >>> paper_threshold("mnist", "l2"), paper_threshold("letters.npz", "l2")
+    (1.5, None)
+    """
+    return THRESHOLDS.get(norm) if is_paper_data(dataset) else None
+
+
 @dataclass(frozen=True)
 class PaperFigure:
     """A model of the paper under all its attacks of one norm.

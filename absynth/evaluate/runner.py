@@ -13,7 +13,7 @@ from rich.progress import TaskID
 from torch import Tensor, nn
 
 from absynth.attacks.suites import find_attack
-from absynth.data import load_dataset
+from absynth.evaluate.data import read_for
 from absynth.evaluate.engine import Engine, Job, LocalEngine, run_jobs
 from absynth.evaluate.models import device_of, identity, load_classifier
 from absynth.evaluate.smallest import keep_smallest
@@ -35,6 +35,7 @@ class BenchmarkResult:
         tasks: What the benchmark consisted of, model by model.
         records: Of every model, attack and image.
         seconds: Wall-clock time of each task, by its key; without those whose time is not known.
+        remarks: What was left out or scaled while reading the data, a sentence each.
     """
 
     preset: Preset
@@ -43,6 +44,7 @@ class BenchmarkResult:
     tasks: list[Task]
     records: list[Record]
     seconds: dict[str, float]
+    remarks: tuple[str, ...] = ()
 
 
 def run_task(
@@ -147,7 +149,7 @@ def run_benchmark(
     store: ResultStore,
     progress: Progress,
     *,
-    load_model: Callable[[str], nn.Module] = load_classifier,
+    load_model: Callable[[str], nn.Module] | None = None,
     engine: Engine | None = None,
 ) -> BenchmarkResult:
     """Runs whatever of the preset the store does not hold yet.
@@ -156,7 +158,7 @@ def run_benchmark(
         preset: What to run.
         store: Where finished tasks are; a killed run loses at most the tasks it was at.
         progress: Where to show tasks done and left.
-        load_model: How a name becomes a classifier.
+        load_model: How a name becomes a classifier; by default :func:`load_classifier`.
         engine: Where tasks run; by default in this process.
 
     Raises:
@@ -164,14 +166,17 @@ def run_benchmark(
             damaged.
         FailedTasksError: After all others are done, if tasks raised anything else.
     """
-    images, labels = load_dataset(preset.dataset, "test")
+    dataset = read_for(preset.models, preset.dataset, "test")
+    images, labels = dataset.images, dataset.labels
     preset = replace(preset, clean_images=min(preset.clean_images, len(images)))
     bar = progress.add_task("benchmark", total=None, note="")
-    state = _Benchmark(preset, store, progress, engine or LocalEngine(), load_model, bar)
+    load = load_model or partial(load_classifier, size=dataset.domain.size)
+    state = _Benchmark(preset, store, progress, engine or LocalEngine(), load, bar)
     run_jobs(state.engine, state.jobs(images, labels), progress, bar)
     for _, tasks in groupby(state.tasks, lambda task: (task.model, task.norm)):
         keep_smallest(store, list(tasks))
     progress.update(bar, note="done")
     accuracy = {name: state.accuracy[name] for name in preset.models}
     seconds = {task.key: spent for task in state.tasks if (spent := store.seconds(task)) is not None}
-    return BenchmarkResult(preset, accuracy, state.hashes, state.tasks, store.records(state.tasks), seconds)
+    records = store.records(state.tasks)
+    return BenchmarkResult(preset, accuracy, state.hashes, state.tasks, records, seconds, dataset.remarks)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from torch import nn
 
 from absynth.errors import AbsynthError
-from absynth.evaluate.models import load_classifier
 from absynth.evaluate.status import planned_tasks, task_times
 from absynth.evaluate.store import ResultStore
 from absynth.evaluate.tasks import Preset
@@ -91,7 +90,7 @@ def benchmark_schedule(
     store: ResultStore,
     progress: Progress,
     *,
-    load_model: Callable[[str], nn.Module] = load_classifier,
+    load_model: Callable[[str], nn.Module] | None = None,
 ) -> Schedule:
     """The schedule of a whole benchmark, by the tasks in the store; nothing is attacked and nothing written.
 
@@ -101,7 +100,7 @@ def benchmark_schedule(
         preset: What would be run.
         store: Where finished tasks are; one of every attack and model gives the time of the others.
         progress: Where to show which model is looked at.
-        load_model: How a name becomes a classifier.
+        load_model: How a name becomes a classifier; by default ``load_classifier``.
 
     Raises:
         AbsynthError: As for :func:`absynth.evaluate.runner.run_benchmark`, or if no task has a known time.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 
-from absynth.data import load_dataset
+from absynth.evaluate.data import read_for
 from absynth.evaluate.models import identity, load_classifier
 from absynth.evaluate.store import ResultStore
 from absynth.evaluate.tasks import Preset, Task, choose_images, data_hash, plan
@@ -115,7 +116,7 @@ def benchmark_status(
     store: ResultStore,
     progress: Progress,
     *,
-    load_model: Callable[[str], nn.Module] = load_classifier,
+    load_model: Callable[[str], nn.Module] | None = None,
 ) -> list[ModelStatus]:
     """How far a benchmark is, model by model; nothing is attacked and nothing written.
 
@@ -125,7 +126,7 @@ def benchmark_status(
         preset: What is run.
         store: Where finished tasks are.
         progress: Where to show which model is looked at.
-        load_model: How a name becomes a classifier.
+        load_model: How a name becomes a classifier; by default ``load_classifier``.
 
     Raises:
         AbsynthError: As for :func:`absynth.evaluate.runner.run_benchmark`.
@@ -134,24 +135,26 @@ def benchmark_status(
 
 
 def planned_tasks(
-    preset: Preset, progress: Progress, load_model: Callable[[str], nn.Module]
+    preset: Preset, progress: Progress, load_model: Callable[[str], nn.Module] | None
 ) -> Iterator[tuple[str, list[Task]]]:
     """Each model of a benchmark with all of its tasks.
 
     Args:
         preset: What is run.
         progress: Where to show which model is looked at.
-        load_model: How a name becomes a classifier.
+        load_model: How a name becomes a classifier; by default ``load_classifier``.
 
     Raises:
         AbsynthError: As for :func:`absynth.evaluate.runner.run_benchmark`.
     """
-    images, labels = load_dataset(preset.dataset, "test")
+    dataset = read_for(preset.models, preset.dataset, "test")
+    images, labels = dataset.images, dataset.labels
     chosen = choose_images(len(images), preset.images, preset.seed)
     data = data_hash(images, labels)
     bar = progress.add_task("status", total=len(preset.models), note="")
+    load = load_model or partial(load_classifier, size=dataset.domain.size)
     for name in preset.models:
         progress.update(bar, note=f"loading {name}")
-        model = load_model(name)
+        model = load(name)
         yield name, plan(preset, name, model, weights=identity(name, model), data=data, indices=chosen)
         progress.advance(bar)

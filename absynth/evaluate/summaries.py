@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from absynth.evaluate.paper import THRESHOLDS
+from absynth.evaluate.paper import paper_threshold
 from absynth.evaluate.runner import BenchmarkResult
 from absynth.evaluate.smallest import smallest_distances
 from absynth.evaluate.tasks import Preset
@@ -68,11 +68,12 @@ def summarize(distances: Float[Tensor, "images"], thresholds: Sequence[float]) -
 
 
 def thresholds(preset: Preset, norm: Norm) -> tuple[float, ...]:
-    """At which distances to give accuracy: the preset's own, else the paper's; none in L1, unless own."""
+    """At which distances to give accuracy: the preset's own, else the paper's on its data, but none in L1."""
     own = preset.thresholds.get(norm)
     if own is not None:
         return own
-    return (THRESHOLDS[norm],) if norm in THRESHOLDS else ()
+    size = paper_threshold(preset.dataset, norm)
+    return () if size is None else (size,)
 
 
 def summaries(

@@ -19,7 +19,7 @@ from absynth.models.vae import Decoder, check_image_size
 from absynth.shapes import Images, Logits, Losses
 
 IMAGES_AT_ONCE = 512
-"""Images refined together; bounds the memory of the search."""
+"""Images of MNIST's size refined together; bounds the memory of the search."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Synthesis:
     """How every class explains every image.
 
     Attributes:
-        logits: −(α/pixels) times the losses; their order decides.
+        logits: −(α/pixels) times the losses, α being the codebook's; their order decides.
         losses: ‖x − G_c(z)‖² + ½‖z‖² at the latent found, times the class's factor.
         probabilities: Confidence in each class; near-uniform where no class explains the image.
         latents: The latent found for each class.
@@ -102,15 +102,18 @@ class ABS(PretrainedModel):
         """Explains every image by every class.
 
         Args:
-            images: Shape (batch, 1, 28, 28), in [0, 1].
+            images: Shape (batch, 1, height, width), in [0, 1].
 
         Raises:
             AbsynthError: If the images have another size than the decoders make.
         """
-        check_image_size(images)
-        parts = [self._infer(piece) for piece in images.split(IMAGES_AT_ONCE)]
+        check_image_size(images, self.codebook.image_size)
+        # One class at a time is refined, but the best prototypes of all classes are looked up together.
+        values = images.shape[1:].numel() * max(10, len(self.codebook.decoders))
+        at_once = max(1, IMAGES_AT_ONCE * 7840 // values)
+        parts = [self._infer(piece) for piece in images.split(at_once)]
         losses, latents, reconstructions, refined = (torch.cat(part) for part in zip(*parts, strict=True))
-        logits = losses_to_logits(losses, images.shape[1:].numel())
+        logits = losses_to_logits(losses, images.shape[1:].numel(), self.codebook.alpha)
         return Synthesis(logits, losses, logits_to_probabilities(logits), latents, reconstructions, refined)
 
     def _infer(self, images: Images) -> tuple[Tensor, Tensor, Tensor, Tensor]:

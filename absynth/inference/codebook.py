@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from absynth.data.domain import Size
 from absynth.errors import AbsynthError
+from absynth.models.confidence import ALPHA
 from absynth.models.pretrained import register
 from absynth.models.prototypes import PrototypeClassifier
 from absynth.models.vae import Decoder
@@ -51,6 +53,7 @@ class CodebookABS(PrototypeClassifier):
         decoders: One a class.
         latents: Shape (class, prototype, latent), or (1, prototype, latent) to share them.
         biases: b_c of each class, by default 0.
+        alpha: Sharpness of the confidence.
     """
 
     type_name = "codebook-abs"
@@ -60,10 +63,12 @@ class CodebookABS(PrototypeClassifier):
         decoders: Sequence[Decoder],
         latents: Float[Tensor, "#class prototype latent"],
         biases: Sequence[float] | None = None,
+        alpha: float = ALPHA,
     ) -> None:
         super().__init__()
         self.decoders = nn.ModuleList(decoders)
         self.register_buffer("latents", latents)
+        self.alpha = alpha
         self.biases = tuple(biases) if biases is not None else (0.0,) * len(decoders)
         if len(self.biases) != len(decoders):
             raise AbsynthError(f"There are {len(decoders)} classes but {len(self.biases)} biases.")
@@ -76,16 +81,25 @@ class CodebookABS(PrototypeClassifier):
         assert isinstance(decoder, Decoder)
         return {
             "classes": len(self.decoders),
-            "decoder": {"latents": decoder.latents, "batch_norm": decoder.batch_norm},
+            "decoder": decoder.config(),
             "codebook": list(self.latents.shape),
             "biases": list(self.biases),
+            **({} if self.alpha == ALPHA else {"alpha": self.alpha}),
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> CodebookABS:
         """An untrained model of the configured sizes."""
         decoders = [Decoder(**config["decoder"]) for _ in range(config["classes"])]
-        return cls(decoders, torch.zeros(config["codebook"]), config.get("biases"))
+        latents = torch.zeros(config["codebook"])
+        return cls(decoders, latents, config.get("biases"), config.get("alpha", ALPHA))
+
+    @property
+    def image_size(self) -> Size:
+        """Rows and columns of the images that the decoders make."""
+        decoder = self.decoders[0]
+        assert isinstance(decoder, Decoder)
+        return decoder.image_size
 
     def prepare(self) -> None:
         """Decodes the codebook (100 MB of prototypes for each 32,000)."""

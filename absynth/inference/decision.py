@@ -13,8 +13,8 @@ from absynth.models.cnn import Binarized
 from absynth.models.confidence import logits_to_probabilities
 from absynth.shapes import Images, Logits
 
-LEAST_CONFIDENCE = 0.105
-"""Below this confidence of the best class an image counts as no digit; uniform over ten classes is 0.1."""
+LEAST_CONFIDENCE = 1.05
+"""Below this multiple of the uniform confidence, which is 1 / classes, an image counts as none of them."""
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,19 @@ def _confidences(model: nn.Module, logits: Logits) -> Logits:
 
 
 @torch.no_grad()
-def decide(model: nn.Module, images: Images, least_confidence: float = LEAST_CONFIDENCE) -> list[Decision]:
+def decide(model: nn.Module, images: Images, least_confidence: float | None = None) -> list[Decision]:
     """One decision an image.
 
     Args:
         model: Any classifier.
         images: Shape (batch, channel, height, width), in [0, 1].
-        least_confidence: Abstain below it.
+        least_confidence: Abstain below it; by default 1.05 / classes.
     """
     logits: Tensor = model(images)
     return decisions(logits, _confidences(model, logits), least_confidence)
 
 
-def decisions(
-    logits: Logits, confidences: Logits, least_confidence: float = LEAST_CONFIDENCE
-) -> list[Decision]:
+def decisions(logits: Logits, confidences: Logits, least_confidence: float | None = None) -> list[Decision]:
     """One decision for each row of logits, for those who have these already.
 
     The logits rank the classes: where no class explains an image, the confidences are equal in float32.
@@ -75,15 +73,16 @@ def decisions(
     Args:
         logits: Of each class.
         confidences: In each class, as :func:`probabilities` gives them.
-        least_confidence: Abstain below it.
+        least_confidence: Abstain below it; by default 1.05 / classes.
 
     >>> logits = torch.tensor([[0.0, 2.0, 1.0]])
     >>> decisions(logits, logits.softmax(dim=1))[0].label
     1
     """
+    least = LEAST_CONFIDENCE / logits.shape[1] if least_confidence is None else least_confidence
     order = logits.topk(2, dim=1).indices
     values = confidences.gather(1, order)
     return [
-        Decision(labels[0], likely[0], labels[1], likely[1], likely[0] < least_confidence)
+        Decision(labels[0], likely[0], labels[1], likely[1], likely[0] < least)
         for labels, likely in zip(order.tolist(), values.tolist(), strict=True)
     ]

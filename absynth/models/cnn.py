@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from absynth.data.domain import DIGITS, Size, check_size
 from absynth.errors import AbsynthError
 from absynth.models.pretrained import PretrainedModel, build, full_config, register
-from absynth.models.vae import check_image_size
+from absynth.models.vae import check_image_size, encoder_kernels, size_entry
 from absynth.shapes import Images, Logits
 
-KERNELS = (5, 4, 3, 5)
 STRIDES = (1, 2, 2, 1)
 MAPS = (20, 70, 256)
 
@@ -24,35 +24,38 @@ class CNN(PretrainedModel):
 
     Args:
         classes: Number of classes.
+        image_size: Rows and columns of an image.
     """
 
     type_name = "cnn"
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(self, classes: int = 10, image_size: Size = DIGITS.size) -> None:
         super().__init__()
-        self.classes = classes
+        self.classes, self.image_size = classes, image_size
+        kernels = encoder_kernels(image_size)
         maps = (1, *MAPS, classes)
         layers: list[nn.Module] = []
-        for inputs, outputs, kernel, stride in zip(maps[:-1], maps[1:], KERNELS, STRIDES, strict=True):
+        for inputs, outputs, kernel, stride in zip(maps[:-1], maps[1:], kernels, STRIDES, strict=True):
             layers += [nn.Conv2d(inputs, outputs, kernel, stride), nn.BatchNorm2d(outputs), nn.ELU()]
         self.layers = nn.Sequential(*layers[:-2], nn.Flatten())
 
     def config(self) -> dict[str, Any]:
-        """The number of classes."""
-        return {"classes": self.classes}
+        """The number of classes, and the size of the images unless it is 28×28."""
+        return {"classes": self.classes, **size_entry(self.image_size)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> CNN:
-        """An untrained network of the configured number of classes."""
-        return cls(config["classes"])
+        """An untrained network of the configured number of classes and size of images."""
+        height, width = config.get("image_size", DIGITS.size)
+        return cls(config["classes"], (height, width))
 
     def forward(self, images: Images) -> Logits:
         """The logits.
 
         Raises:
-            AbsynthError: If the images are not (batch, 1, 28, 28).
+            AbsynthError: If the images have another size.
         """
-        check_image_size(images)
+        check_image_size(images, self.image_size)
         logits: Tensor = self.layers(images)
         return logits
 
@@ -66,40 +69,43 @@ class StridedCNN(PretrainedModel):
 
     Args:
         classes: Number of classes.
+        image_size: Rows and columns of an image.
     """
 
     type_name = "strided-cnn"
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(self, classes: int = 10, image_size: Size = DIGITS.size) -> None:
         super().__init__()
-        self.classes = classes
+        check_size(image_size)
+        self.classes, self.image_size = classes, image_size
         self.layers = nn.Sequential(
             nn.Conv2d(1, 32, 4, stride=2, padding=1),
             nn.ReLU(),
             nn.Conv2d(32, 64, 4, stride=2, padding=1),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(64 * 7 * 7, 256),
+            nn.Linear(64 * (image_size[0] // 4) * (image_size[1] // 4), 256),
             nn.ReLU(),
             nn.Linear(256, classes),
         )
 
     def config(self) -> dict[str, Any]:
-        """The number of classes."""
-        return {"classes": self.classes}
+        """The number of classes, and the size of the images unless it is 28×28."""
+        return {"classes": self.classes, **size_entry(self.image_size)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> StridedCNN:
-        """An untrained network of the configured number of classes."""
-        return cls(config["classes"])
+        """An untrained network of the configured number of classes and size of images."""
+        height, width = config.get("image_size", DIGITS.size)
+        return cls(config["classes"], (height, width))
 
     def forward(self, images: Images) -> Logits:
         """The logits.
 
         Raises:
-            AbsynthError: If the images are not (batch, 1, 28, 28).
+            AbsynthError: If the images have another size.
         """
-        check_image_size(images)
+        check_image_size(images, self.image_size)
         logits: Tensor = self.layers(images)
         return logits
 

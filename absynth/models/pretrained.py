@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from absynth.data.domain import DIGITS, Domain
 from absynth.errors import AbsynthError
 from absynth.files import atomic_path, write_text
 
@@ -25,9 +26,13 @@ class PretrainedModel(nn.Module):
 
     A subclass says what its constructor needs (``config``, ``from_config``), and ``prepare`` derives what
     is not stored from what is.
+
+    Attributes:
+        domain: What the model is for; stored beside the config proper, as names change no decision.
     """
 
     type_name: ClassVar[str]
+    domain: Domain = DIGITS
 
     def config(self) -> dict[str, Any]:
         """What ``from_config`` needs to build this model, as JSON values without the ``type``."""
@@ -53,11 +58,44 @@ class PretrainedModel(nn.Module):
         """
         folder = Path(folder)
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        config = full_config(self) | ({"training": training} if training else {})
+        config = full_config(self)
+        config |= {} if self.domain == DIGITS else {"data": self.domain.to_json()}
+        config |= {"training": training} if training else {}
         with atomic_path(folder / WEIGHTS_NAME) as temporary:
             save_file(state, temporary)
         write_text(folder / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
         return folder
+
+    def push_to_hub(
+        self,
+        name: str,
+        training: dict[str, Any] | None = None,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+    ) -> str:
+        """Stores the files of :meth:`save_pretrained` on the Hugging Face Hub, for ``absynth.load(name)``.
+
+        Args:
+            name: ``user/name``; made if needed, or given a new version.
+            training: How the weights came about, as for :meth:`save_pretrained`.
+            private: Whether a model that is new there is private; by default as the user's settings say.
+            token: Of the Hub; by default the one of ``hf auth login``.
+
+        Returns:
+            Where a browser finds it.
+
+        Raises:
+            AbsynthError: If huggingface_hub is missing or the Hub refuses.
+        """
+        from absynth.models.hub import push
+
+        return push(self, name, training, private=private, token=token)
+
+
+def domain_of(model: nn.Module) -> Domain | None:
+    """What a model is for, if it is one of ours."""
+    return model.domain if isinstance(model, PretrainedModel) else None
 
 
 def register(model_type: _Model) -> _Model:
@@ -71,15 +109,25 @@ def full_config(model: PretrainedModel) -> dict[str, Any]:
     return {"type": model.type_name} | model.config()
 
 
+def known_type(config: dict[str, Any]) -> str:
+    """The type that a full config names.
+
+    Raises:
+        AbsynthError: If there is no such type.
+    """
+    name = str(config.get("type"))
+    if name not in _TYPES:
+        raise AbsynthError(f"The model config names the type '{name}'; known types: {', '.join(_TYPES)}.")
+    return name
+
+
 def build(config: dict[str, Any]) -> PretrainedModel:
     """The model that a full config describes, its weights not loaded yet.
 
     Raises:
         AbsynthError: If the config names no known type, or lacks what its type needs.
     """
-    name = str(config.get("type"))
-    if name not in _TYPES:
-        raise AbsynthError(f"The model config names the type '{name}'; known types: {', '.join(_TYPES)}.")
+    name = known_type(config)
     try:
         return _TYPES[name].from_config(config)
     except (KeyError, TypeError, AttributeError) as error:
@@ -106,6 +154,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise AbsynthError(f"{path} must hold a JSON object; save the model again.")
     return config
+
+
+def read_domain(config: dict[str, Any]) -> Domain:
+    """What the model that a full config describes is for: MNIST's digits if it does not say.
+
+    Raises:
+        AbsynthError: If the entry is damaged.
+    """
+    return Domain.from_json(config["data"]) if "data" in config else DIGITS
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -139,6 +196,7 @@ def load_folder(folder: Path, changes: dict[str, Any] | None = None) -> Pretrain
     """
     config = read_config(folder) | (changes or {})
     model = build(config)
+    model.domain = read_domain(config)
     if (name := config.get("weights", WEIGHTS_NAME)) is not None:
         wanted = model.state_dict()
         weights = folder / name

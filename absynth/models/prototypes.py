@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from absynth.errors import AbsynthError
-from absynth.models.confidence import losses_to_logits
+from absynth.models.confidence import ALPHA, losses_to_logits
 from absynth.models.pretrained import PretrainedModel, register
 from absynth.rounding import score_error
 from absynth.shapes import Images, Labels, Logits, Losses
@@ -63,8 +63,12 @@ class PrototypeClassifier(PretrainedModel):
 
     A subclass fills the buffers ``prototype_images`` (class, prototype, pixel) and ``prototype_offsets``
     (class, prototype), and calls :meth:`index` whenever they change.
+
+    Attributes:
+        alpha: Sharpness of the confidence.
     """
 
+    alpha: float = ALPHA
     prototype_images: Tensor
     prototype_offsets: Tensor
     _energies: Tensor
@@ -139,7 +143,7 @@ class PrototypeClassifier(PretrainedModel):
 
     def forward(self, images: Images) -> Logits:
         """The logits, −α/pixels times the scores."""
-        return losses_to_logits(self.losses(images), self.prototype_images.shape[-1])
+        return losses_to_logits(self.losses(images), self.prototype_images.shape[-1], self.alpha)
 
 
 @register

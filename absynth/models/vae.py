@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from absynth.data.domain import DIGITS, Size, check_size
 from absynth.errors import AbsynthError
 from absynth.shapes import Images
 
 Latents = Float[Tensor, "batch latent"]
 
-IMAGE_SIZE = 28
-ENCODER_KERNELS = (5, 4, 3, 5)
-DECODER_KERNELS = (4, 5, 5, 4)
 ENCODER_STRIDES = DECODER_STRIDES = (1, 2, 2, 1)
 ENCODER_MAPS = (32, 32, 64)
 DECODER_MAPS = (32, 16, 16)
@@ -29,15 +28,66 @@ class Posterior(NamedTuple):
     log_variance: Latents
 
 
-def check_image_size(images: Tensor, size: int = IMAGE_SIZE) -> None:
-    """Sees that ``images`` are a batch of grey images of ``size`` × ``size``.
+def encoder_kernels(size: Size) -> tuple[Size, ...]:
+    """The kernels of convolutions with strides 1, 2, 2, 1 that bring an image of a size down to one pixel.
+
+    The paper's are 5, 4, 3, 5 for 28 pixels. The strided ones are one pixel larger where they would leave out
+    the last row or column, and the last one is as large as what is left.
+
+    Args:
+        size: Rows and columns of the image.
+
+    Raises:
+        AbsynthError: If a side is shorter than 16 or longer than 64 pixels.
+
+    >>> encoder_kernels((28, 16))
+    ((5, 5), (4, 4), (3, 3), (5, 2))
+    """
+    check_size(size)
+    sides = []
+    for side in size:
+        first = side - 4
+        second = 4 + first % 2
+        left = (first - second) // 2 + 1
+        third = 3 + (left - 3) % 2
+        sides.append((5, second, third, (left - third) // 2 + 1))
+    return tuple(zip(*sides, strict=True))
+
+
+def decoder_kernels(size: Size) -> tuple[Size, ...]:
+    """The kernels of transposed convolutions with strides 1, 2, 2, 1 that make an image of one pixel.
+
+    The paper's are 4, 5, 5, 4 for 28 pixels. The first one is larger or smaller by one for every four pixels
+    of the image, and the last one makes up for the rest.
+
+    Args:
+        size: Rows and columns of the image.
+
+    Raises:
+        AbsynthError: If a side is shorter than 16 or longer than 64 pixels.
+
+    >>> decoder_kernels((28, 18))
+    ((4, 1), (5, 5), (5, 5), (4, 6))
+    """
+    check_size(size)
+    sides = [((side - 12) // 4, 5, 5, 4 + side % 4) for side in size]
+    return tuple(zip(*sides, strict=True))
+
+
+def size_entry(size: Size) -> dict[str, Any]:
+    """The entry of a config for the size of the images; none for 28×28, which is the default."""
+    return {} if size == DIGITS.size else {"image_size": list(size)}
+
+
+def check_image_size(images: Tensor, size: Size) -> None:
+    """Sees that ``images`` are a batch of grey images of a size.
 
     Raises:
         AbsynthError: If they are not.
     """
-    if images.ndim != 4 or images.shape[1:] != (1, size, size):
+    if images.ndim != 4 or images.shape[1:] != (1, *size):
         raise AbsynthError(
-            f"The images have shape {tuple(images.shape)}; this model takes (batch, 1, {size}, {size})."
+            f"The images have shape {tuple(images.shape)}; this model takes (batch, 1, {size[0]}, {size[1]})."
         )
 
 
@@ -46,26 +96,29 @@ class Encoder(nn.Module):
 
     Args:
         latents: Number of latent coordinates.
+        image_size: Rows and columns of an image.
     """
 
-    def __init__(self, latents: int = 8) -> None:
+    def __init__(self, latents: int = 8, image_size: Size = DIGITS.size) -> None:
         super().__init__()
+        self.image_size = image_size
+        kernels = encoder_kernels(image_size)
         maps = (1, *ENCODER_MAPS)
         layers: list[nn.Module] = []
         for inputs, outputs, kernel, stride in zip(
-            maps[:-1], maps[1:], ENCODER_KERNELS[:-1], ENCODER_STRIDES[:-1], strict=True
+            maps[:-1], maps[1:], kernels[:-1], ENCODER_STRIDES[:-1], strict=True
         ):
             layers += [nn.Conv2d(inputs, outputs, kernel, stride), nn.BatchNorm2d(outputs), nn.ELU()]
-        layers.append(nn.Conv2d(maps[-1], 2 * latents, ENCODER_KERNELS[-1], ENCODER_STRIDES[-1]))
+        layers.append(nn.Conv2d(maps[-1], 2 * latents, kernels[-1], ENCODER_STRIDES[-1]))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: Images) -> Posterior:
         """The posterior of each image.
 
         Raises:
-            AbsynthError: If the images are not (batch, 1, 28, 28).
+            AbsynthError: If the images have another size.
         """
-        check_image_size(images)
+        check_image_size(images, self.image_size)
         mean, log_variance = self.layers(images).flatten(1).chunk(2, dim=1)
         return Posterior(mean, log_variance)
 
@@ -76,22 +129,31 @@ class Decoder(nn.Module):
     Args:
         latents: Number of latent coordinates.
         batch_norm: With batch norm after each hidden layer, as trained; without, as :meth:`folded` makes it.
+        image_size: Rows and columns of an image.
     """
 
-    def __init__(self, latents: int = 8, batch_norm: bool = True) -> None:
+    def __init__(
+        self, latents: int = 8, batch_norm: bool = True, image_size: Sequence[int] = DIGITS.size
+    ) -> None:
         super().__init__()
         self.latents = latents
         self.batch_norm = batch_norm
+        height, width = image_size
+        self.image_size: Size = (height, width)
         maps = (latents, *DECODER_MAPS, 1)
         layers: list[nn.Module] = []
         for inputs, outputs, kernel, stride in zip(
-            maps[:-1], maps[1:], DECODER_KERNELS, DECODER_STRIDES, strict=True
+            maps[:-1], maps[1:], decoder_kernels(self.image_size), DECODER_STRIDES, strict=True
         ):
             layers.append(nn.ConvTranspose2d(inputs, outputs, kernel, stride))
             if outputs != 1:
                 layers += [nn.BatchNorm2d(outputs)] if batch_norm else []
                 layers.append(nn.ELU())
         self.layers = nn.Sequential(*layers, nn.Sigmoid())
+
+    def config(self) -> dict[str, Any]:
+        """The arguments that made this decoder, as JSON values."""
+        return {"latents": self.latents, "batch_norm": self.batch_norm, **size_entry(self.image_size)}
 
     def forward(self, latents: Latents) -> Images:
         """The image of each latent."""
@@ -128,7 +190,7 @@ class Decoder(nn.Module):
         """
         if not self.batch_norm:
             return self
-        result = Decoder(self.latents, batch_norm=False).to(next(self.parameters()))
+        result = Decoder(self.latents, False, self.image_size).to(next(self.parameters()))
         convolutions = (layer for layer in result.layers if isinstance(layer, nn.ConvTranspose2d))
         with torch.no_grad():
             for index, layer in enumerate(self.layers):
@@ -157,12 +219,13 @@ class VAE(nn.Module):
 
     Args:
         latents: Number of latent coordinates.
+        image_size: Rows and columns of an image.
     """
 
-    def __init__(self, latents: int = 8) -> None:
+    def __init__(self, latents: int = 8, image_size: Size = DIGITS.size) -> None:
         super().__init__()
-        self.encoder = Encoder(latents)
-        self.decoder = Decoder(latents)
+        self.encoder = Encoder(latents, image_size)
+        self.decoder = Decoder(latents, image_size=image_size)
 
 
 def elbo_losses(
@@ -172,7 +235,7 @@ def elbo_losses(
 
     Args:
         vae: The model to train.
-        images: Shape (batch, 1, 28, 28), in [0, 1].
+        images: Shape (batch, 1, height, width), in [0, 1].
         beta: Weight of the divergence.
         generator: Source of the posterior samples.
     """

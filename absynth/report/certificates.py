@@ -15,6 +15,7 @@ from absynth.certify.summary import SIZES, UNION, certified_accuracy, union_accu
 from absynth.errors import AbsynthError
 from absynth.evaluate.audit import Audit
 from absynth.evaluate.certification import CertificateRecord, radii
+from absynth.evaluate.paper import is_paper_data
 from absynth.evaluate.speed import Speed
 from absynth.files import atomic_path
 from absynth.norms import Norm
@@ -27,8 +28,16 @@ def _norms(records: Sequence[CertificateRecord]) -> list[Norm]:
     return list(dict.fromkeys(record.norm for record in records))
 
 
-def certificate_tables(records: Sequence[CertificateRecord], title: str) -> list[Table]:
-    """One table a norm: mean and median radius and the share proven at each size; then one of the union."""
+def certificate_tables(records: Sequence[CertificateRecord], title: str, dataset: str) -> list[Table]:
+    """One table a norm, and on MNIST, where sizes are commonly agreed on, one of their union.
+
+    Args:
+        records: Of one model.
+        title: What to write above.
+        dataset: Name or path of the data. On MNIST the share proven at each common size is given, on others
+            the share proven at all and the quartiles.
+    """
+    common = is_paper_data(dataset)
     tables = []
     for norm in _norms(records):
         radius = radii(records, norm)
@@ -41,16 +50,21 @@ def certificate_tables(records: Sequence[CertificateRecord], title: str) -> list
             padding=0,
         )
         cells = {"mean": f"{float(radius.mean()):.3f}", "median": f"{float(radius.quantile(0.5)):.3f}"}
+        if not common:
+            cells["quarter"] = f"{float(radius.quantile(0.25)):.3f}"
+            cells["three quarters"] = f"{float(radius.quantile(0.75)):.3f}"
+            cells["certified"] = f"{float((radius > 0).double().mean()):.1%}"
         own = [record for record in records if record.norm == norm]
         if all(record.gap is not None for record in own):
             cells["gaps closed"] = f"{closed_share(own):.1%}"
-        cells |= {f"at {size:g}": f"{certified_accuracy(radius, size):.1%}" for size in SIZES[norm]}
+        if common:
+            cells |= {f"at {size:g}": f"{certified_accuracy(radius, size):.1%}" for size in SIZES[norm]}
         for name in cells:
             # 80 columns are enough for all of them
             table.add_column(name, justify="right", min_width=6)
         table.add_row(*cells.values())
         tables.append(table)
-    union = union_table(records, title)
+    union = union_table(records, title) if common else None
     return tables if union is None else [*tables, union]
 
 

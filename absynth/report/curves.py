@@ -13,7 +13,7 @@ from torch import Tensor
 
 from absynth.errors import AbsynthError
 from absynth.evaluate.certification import CertificateRecord
-from absynth.evaluate.paper import IMAGES, PAPER
+from absynth.evaluate.paper import IMAGES, PAPER, is_paper_data
 from absynth.norms import NORMS, Norm
 from absynth.report.drawing import Panel, Section, model_styles, new_figure
 from absynth.report.results import Results, distances, model_order
@@ -26,7 +26,7 @@ Certificates = Mapping[str, Sequence[CertificateRecord]]
 """Records of certificates, by model."""
 
 LIMITS: dict[Norm, float] = {"l2": 4.0, "linf": 0.5, "l0": 50.0, "l1": 40.0}
-"""Where the axis of each norm ends, near the end of the paper's."""
+"""Where the axis of each norm ends on MNIST, near the end of the paper's."""
 
 REFERENCE_NAMES = {
     "CNN": "cnn",
@@ -168,14 +168,17 @@ def curves_section(
         panel, notes = _panel(norm, every, results, proofs, reference)
         panels.append(panel)
         remarks += notes
+    lines, hollow = "Lines", ""
+    if is_paper_data(results.dataset):
+        lines = "Lines with filled marks"
+        hollow = f" Hollow marks: the paper's figures ({IMAGES} images){_dashed(reference)}."
     return Section(
         key,
         title,
-        "Lines with filled marks: accuracy under the attacks of this benchmark, which is an upper bound on "
-        "robustness. Filled areas: certified accuracy, which is proven for every change of that size, a "
-        "lower bound. The truth lies in the hatched band between the two, drawn where both are of the same "
-        f"images. Hollow marks: the paper's figures ({IMAGES} images){_dashed(reference)}. In brackets: the "
-        "number of images, which are the benchmark's random sample, none picked.",
+        f"{lines}: accuracy under the attacks of this benchmark, which is an upper bound on robustness. "
+        "Filled areas: certified accuracy, which is proven for every change of that size, a lower bound. "
+        "The truth lies in the hatched band between the two, drawn where both are of the same images."
+        f"{hollow} In brackets: the number of images, which are the benchmark's random sample, none picked.",
         tuple(panels),
         tuple(remarks),
     )
@@ -194,7 +197,9 @@ def _panel(
 ) -> tuple[Panel, list[str]]:
     figure = new_figure(3.5, 3.6)
     axes = figure.subplots()
-    styles, limit, remarks = model_styles(every), LIMITS[norm], []
+    on_mnist = is_paper_data(results.dataset)
+    styles, remarks = model_styles(every), list[str]()
+    limit = LIMITS[norm] if on_mnist else _limit(norm, results, proofs)
     for model in every:
         colour, shape = styles[model]
         findings = results.smallest(model, norm) if model in results.models else ()
@@ -217,11 +222,12 @@ def _panel(
         if curve is not None:
             percent = [100 * value for value in curve.accuracies]
             axes.step(curve.sizes, percent, where="post", color=colour)
-            marks = [size for size in _marks(norm) if size <= limit]
+            marks = [size for size in _marks(norm) if size <= limit] if on_mnist else []
             share = [100 * float((found > size).double().mean()) for size in marks]
             axes.plot(marks, share, shape, color=colour, markersize=4)
-            axes.plot([], [], f"{shape}-", color=colour, markersize=4, label=f"{model} ({len(found)})")
-        if model in results.models and norm in PAPER.get(model, {}):
+            style = f"{shape}-" if on_mnist else "-"
+            axes.plot([], [], style, color=colour, markersize=4, label=f"{model} ({len(found)})")
+        if on_mnist and model in results.models and norm in PAPER.get(model, {}):
             figures = PAPER[model][norm].accuracies
             axes.plot(
                 list(figures),
@@ -242,6 +248,14 @@ def _panel(
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     words = f"Accuracy in percent against {unit}, from 0 to {limit:g}, for {', '.join(results.models)}."
     return Panel(f"figure-2-{norm}", figure, words), remarks
+
+
+def _limit(norm: Norm, results: Results, proofs: Certificates) -> float:
+    """Where the axis of a norm ends: a little beyond the largest distance found and the largest radius."""
+    found = [f.record.distance for model in results.models for f in results.smallest(model, norm)]
+    radii = [record.radius for records in proofs.values() for record in records if record.norm == norm]
+    known = [size for size in (*found, *radii) if 0 < size < torch.inf]
+    return 1.05 * max(known, default=LIMITS[norm])
 
 
 def _marks(norm: Norm) -> list[float]:

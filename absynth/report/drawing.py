@@ -191,6 +191,15 @@ def _frame(axes: Axes, left: float, top: float, colour: str, width: float) -> No
     )
 
 
+def shorten(name: str, most: int = 10) -> str:
+    """A name of a class that fits beneath an image.
+
+    >>> shorten("Ankle boot"), shorten("wide ankle boot")
+    ('Ankle boot', 'wide ankl…')
+    """
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
 def to_svg(panel: Panel) -> str:
     """A drawing as part of a page: in the colours of the page, its identifiers its own."""
     buffer = io.StringIO()

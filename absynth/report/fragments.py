@@ -12,10 +12,17 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
+from absynth.data.domain import DIGITS, Domain
 from absynth.inference.abs import Synthesis
 from absynth.inference.decision import Decision
 from absynth.norms import Norm
-from absynth.report.sentences import describe_decision, describe_radius, format_confidence, round_radius
+from absynth.report.sentences import (
+    describe_decision,
+    describe_radius,
+    format_confidence,
+    nothing,
+    round_radius,
+)
 from absynth.shapes import Images
 
 ORANGE, PURPLE = (179, 88, 6), (84, 39, 136)
@@ -58,54 +65,76 @@ def colour_change(change: Float[Tensor, "height width"]) -> Float[ndarray, "heig
     return colours
 
 
-def verdict(image: Images, decision: Decision, plain: Decision, truth: int | None = None) -> str:
+def _name(domain: Domain, label: int) -> str:
+    return escape(domain.class_names[label])
+
+
+def verdict(
+    image: Images,
+    decision: Decision,
+    plain: Decision | None,
+    truth: int | None = None,
+    domain: Domain = DIGITS,
+) -> str:
     """What ABS says about an image, and a plain CNN beside it.
 
     Args:
         image: Shape (1, 1, height, width).
         decision: Of ABS.
-        plain: Of the CNN.
+        plain: Of the CNN, if there is one.
         truth: The label, if it is known.
+        domain: What the models are for.
     """
-    known = "" if truth is None else f"<br>labelled {truth}"
+    known = "" if truth is None else f"<br>labelled {_name(domain, truth)}"
+    # A digit fits into the page as large as it is; a name may not.
+    style = "digit" if domain.digits else "name"
     if decision.abstained:
-        answer = '<p class="digit none">Not a digit</p>'
-        detail = f"no class explains it well; the nearest is {decision.label}"
+        answer = f'<p class="{style} none">{"Not a digit" if domain.digits else "None of the classes"}</p>'
+        detail = f"no class explains it well; the nearest is {_name(domain, decision.label)}"
     else:
-        answer = f'<p class="digit">{decision.label}</p>'
+        answer = f'<p class="{style}">{_name(domain, decision.label)}</p>'
         detail = (
-            f"<b>{format_confidence(decision.confidence)} sure</b>; next comes {decision.runner_up} "
-            f"with {format_confidence(decision.runner_up_confidence)}"
+            f"<b>{format_confidence(decision.confidence)} sure</b>; next comes "
+            f"{_name(domain, decision.runner_up)} with {format_confidence(decision.runner_up_confidence)}"
         )
+    contrast = ""
+    if plain is not None:
+        contrast = (
+            '<section class="cnn"><h3>Plain CNN, for contrast</h3>'
+            f'<p class="{style}">{_name(domain, plain.label)}</p>'
+            f"<p><b>{format_confidence(plain.confidence)} sure</b>; it has no way to say "
+            f"that something is {nothing(domain)}</p></section>"
+        )
+    height, width = image.shape[2:]
     return (
         '<div class="verdict">'
-        f"<figure>{image_tag(image[0, 0].numpy(), 'The image in 28 by 28 pixels')}"
+        f"<figure>{image_tag(image[0, 0].numpy(), f'The image in {height} by {width} pixels')}"
         f"<figcaption>what the models see{known}</figcaption></figure>"
         f'<section class="abs"><h3>Analysis by synthesis</h3>{answer}<p>{detail}</p></section>'
-        f'<section class="cnn"><h3>Plain CNN, for contrast</h3><p class="digit">{plain.label}</p>'
-        f"<p><b>{format_confidence(plain.confidence)} sure</b>; it has no way to say "
-        "that something is no digit</p></section></div>"
+        f"{contrast}</div>"
     )
 
 
-def reconstructions(synthesis: Synthesis, decision: Decision) -> str:
+def reconstructions(synthesis: Synthesis, decision: Decision, domain: Domain = DIGITS) -> str:
     """The best synthesis of every class with its loss; that of the decision is framed.
 
     Args:
         synthesis: Of one image.
         decision: What follows from it.
+        domain: What the model is for.
     """
     tiles = []
     for label, loss in enumerate(synthesis.losses[0].tolist()):
         best = " best" if label == decision.label else ""
-        tag = image_tag(synthesis.reconstructions[0, label, 0].numpy(), f"The best {label} for this image")
-        tiles.append(
-            f'<figure class="tile{best}">{tag}<figcaption><b>{label}</b>: {loss:.1f}</figcaption></figure>'
-        )
+        name = domain.class_names[label]
+        tag = image_tag(synthesis.reconstructions[0, label, 0].numpy(), f"The best {name} for this image")
+        words = f"<b>{escape(name)}</b>: {loss:.1f}"
+        tiles.append(f'<figure class="tile{best}">{tag}<figcaption>{words}</figcaption></figure>')
+    models = "Ten models, one a digit" if domain.digits else f"{len(tiles)} models, one a class"
     return (
-        "<h2>The best that each class can draw</h2><p>Ten models, one a digit, each try to copy the image. "
+        f"<h2>The best that each class can draw</h2><p>{models}, each try to copy the image. "
         "Below a copy stands its loss: how far it is off. The smallest loss decides; where none is small, "
-        "it is no digit."
+        f"it is {nothing(domain)}."
         f'</p><div class="tiles">{"".join(tiles)}</div>'
     )
 
@@ -148,8 +177,9 @@ def adversarial_step(
     changed: Images,
     codebook: tuple[int, int],
     decision: Decision,
-    plain: Decision,
+    plain: Decision | None,
     size: float,
+    domain: Domain = DIGITS,
 ) -> str:
     """An image on the way to its smallest adversarial, and who sees what in it.
 
@@ -158,8 +188,9 @@ def adversarial_step(
         changed: What is shown, of the same shape.
         codebook: The codebook's decision on the original and now.
         decision: What ABS says now.
-        plain: What the CNN says now.
+        plain: What the CNN says now, if there is one.
         size: L2 size of the change.
+        domain: What the models are for.
     """
     change = changed[0, 0] - image[0, 0]
     pictures = (
@@ -172,10 +203,13 @@ def adversarial_step(
     )
     figures = "".join(f"<figure>{tag}<figcaption>{text}</figcaption></figure>" for tag, text in pictures)
     flipped = codebook[0] != codebook[1]
-    said = f"{codebook[1]}, flipped from {codebook[0]}" if flipped else f"{codebook[1]}, as before"
+    before, after = (_name(domain, label) for label in codebook)
+    said = f"{after}, flipped from {before}" if flipped else f"{after}, as before"
+    contrast = (
+        "" if plain is None else f"<li>plain CNN: <b>{escape(describe_decision(plain, domain))}</b></li>"
+    )
     return (
         f'<div class="step"><div class="pictures">{figures}</div><ul>'
         f'<li class="codebook{" flipped" if flipped else ""}">codebook: <b>{said}</b></li>'
-        f"<li>ABS: <b>{describe_decision(decision)}</b></li>"
-        f"<li>plain CNN: <b>{describe_decision(plain)}</b></li></ul></div>"
+        f"<li>ABS: <b>{escape(describe_decision(decision, domain))}</b></li>{contrast}</ul></div>"
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from absynth.errors import AbsynthError
-from absynth.evaluate.paper import SIZES
+from absynth.evaluate.paper import SIZES, is_paper_data
 from absynth.evaluate.runner import BenchmarkResult
 from absynth.evaluate.summaries import summaries, thresholds
 from absynth.files import write_text
@@ -43,7 +43,8 @@ def write_markdown(path: Path, result: BenchmarkResult) -> None:
 def results_markdown(result: BenchmarkResult) -> str:
     """Clean accuracy, then for each norm medians and accuracies of every model beside the paper's figures.
 
-    Accuracies are given at the benchmark's own thresholds, else at all distances that the paper is read at.
+    Accuracies are given at the benchmark's own thresholds, else, on MNIST, at all distances that the paper is
+    read at.
 
     Args:
         result: Of a benchmark.
@@ -86,7 +87,7 @@ def results_markdown(result: BenchmarkResult) -> str:
 
 
 def _sizes(result: BenchmarkResult, norm: Norm) -> tuple[float, ...]:
-    if norm in result.preset.thresholds or norm not in SIZES:
+    if norm in result.preset.thresholds or norm not in SIZES or not is_paper_data(result.preset.dataset):
         return thresholds(result.preset, norm)
     return SIZES[norm]
 

@@ -16,16 +16,17 @@ from torch import nn
 from absynth.certify.summary import certified_accuracy
 from absynth.errors import AbsynthError
 from absynth.evaluate.distal import read_distal
-from absynth.evaluate.paper import THRESHOLDS
+from absynth.evaluate.paper import is_paper_data, paper_threshold
 from absynth.evaluate.tasks import weights_hash
 from absynth.files import write_text
+from absynth.inference.abs import ABS
 from absynth.norms import Norm
 from absynth.progress import Progress
 from absynth.report.curves import Certificates, Curve, curves_section, proven
 from absynth.report.drawing import Panel, Section, drawing_style, save_panel, to_svg
 from absynth.report.figures.adversarials import originals, pixels_section, smallest_section
-from absynth.report.figures.confidence import confidence_section
-from absynth.report.figures.distal import distal_section
+from absynth.report.figures.confidence import DIGITS, MODELS, confidence_section
+from absynth.report.figures.distal import USUAL, distal_section
 from absynth.report.figures.latents import latents_section
 from absynth.report.figures.synthesis import synthesis_section
 from absynth.report.results import NORM_ORDER, Results
@@ -39,6 +40,7 @@ from absynth.report.table_one import (
     to_markdown,
 )
 from absynth.report.tables import NAMES, format_distance
+from absynth.zoo import unwrap
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -73,7 +75,7 @@ class CertifiedRow:
         images: Sample size.
         median: Median radius.
         mean: Mean radius.
-        accuracy: Certified accuracy at the threshold of Table 1.
+        accuracy: Certified accuracy at the threshold of Table 1, or at all.
         method: What proved the radii.
     """
 
@@ -87,8 +89,14 @@ class CertifiedRow:
     method: str
 
 
-def certified_rows(certificates: Certificates) -> list[CertifiedRow]:
-    """What is proven, a row each model and norm; estimates are left out."""
+def certified_rows(certificates: Certificates, dataset: str) -> list[CertifiedRow]:
+    """What is proven, a row each model and norm; estimates are left out.
+
+    Args:
+        certificates: By model.
+        dataset: Name or path of the data; Table 1 has its thresholds on MNIST alone, for other data the share
+            proven at all is given.
+    """
     rows = []
     for model, records in proven(certificates).items():
         for norm in NORM_ORDER:
@@ -96,8 +104,11 @@ def certified_rows(certificates: Certificates) -> list[CertifiedRow]:
             if not own:
                 continue
             radii = torch.tensor([record.radius for record in own], dtype=torch.float64)
-            size = THRESHOLDS.get(norm)
-            share = "" if size is None else f"{certified_accuracy(radii, size):.1%} at {size:g}"
+            size = paper_threshold(dataset, norm)
+            if size is not None:
+                share = f"{certified_accuracy(radii, size):.1%} at {size:g}"
+            else:
+                share = "" if is_paper_data(dataset) else f"{float((radii > 0).double().mean()):.1%} above 0"
             rows.append(
                 CertifiedRow(
                     model,
@@ -129,7 +140,7 @@ def write_report(
         results: Of a benchmark.
         out: Folder to write to; made if needed.
         certificates: By model; may be empty.
-        reference: The paper's full curves; may be empty.
+        reference: The paper's full curves; may be empty, and left out on other data than MNIST.
         load_model: Gives a model by its name, for the figures that show how it works; without it they are
             left out.
         seed: Of the random choice of what is shown.
@@ -161,8 +172,9 @@ def write_report(
             title=f"Robustness on {results.dataset}: what attacks found and what is proven",
             models=results.models,
             groups=groups,
+            thresholds=any(group.threshold is not None for group in groups),
             exports=exports,
-            certified=certified_rows(certificates),
+            certified=certified_rows(certificates, results.dataset),
             sections=sections,
             drawings=drawings,
             weights=results.weights,
@@ -214,14 +226,33 @@ def _sections(
         shown[name] = weights_hash(model)
         return model
 
+    on_mnist = is_paper_data(results.dataset)
+
+    def explaining() -> str:
+        """The model that shows how ABS works: on MNIST the shipped one, else the first that was attacked."""
+        if on_mnist:
+            return "abs"
+        for name in results.models:
+            try:
+                if isinstance(unwrap(load(name)), ABS):
+                    return name
+            except AbsynthError:
+                if load_model is None:
+                    raise
+        raise AbsynthError("no ABS was attacked.")
+
     makers: dict[str, tuple[str, Callable[[str, str], Section]]] = {
         "figure-1": (
             "Figure 1. What ABS does to an image",
-            lambda key, title: synthesis_section(key, title, load, originals(results), seed),
+            lambda key, title: synthesis_section(
+                key, title, load, originals(results).images[:, 0], seed, explaining()
+            ),
         ),
         "figure-2": (
             "Figure 2. Accuracy and the size of the change",
-            lambda key, title: curves_section(key, title, results, certificates, reference),
+            lambda key, title: curves_section(
+                key, title, results, certificates, reference if on_mnist else {}
+            ),
         ),
         "figure-3": (
             "Figure 3. Smallest L2 adversarials found",
@@ -229,16 +260,29 @@ def _sections(
         ),
         "figure-4": (
             "Figure 4. Distal adversarials",
-            lambda key, title: distal_section(key, title, read_distal(results.folder)),
+            lambda key, title: distal_section(
+                key, title, read_distal(results.folder), USUAL if on_mnist else ()
+            ),
         ),
         "figure-5": (
             "Figure 5. L0 adversarials from the four quarters of the distances",
             lambda key, title: pixels_section(key, title, results, seed),
         ),
-        "latents": ("Samples and latent walks", lambda key, title: latents_section(key, title, load, seed)),
+        "latents": (
+            "Samples and latent walks",
+            lambda key, title: latents_section(key, title, load, seed, explaining()),
+        ),
         "confidence": (
-            "Confidence in digits, clothes and noise",
-            lambda key, title: confidence_section(key, title, load, originals(results), seed),
+            "Confidence in digits, clothes and noise" if on_mnist else "Confidence in test images and noise",
+            lambda key, title: confidence_section(
+                key,
+                title,
+                load,
+                originals(results).images[:, 0],
+                seed,
+                MODELS if on_mnist else results.models,
+                DIGITS if on_mnist else "test images",
+            ),
         ),
     }
     bar = progress.add_task("report", total=len(makers), note="")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
+from absynth.data.domain import DIGITS, Domain
 from absynth.inference.decision import Decision
 from absynth.norms import Norm
 
@@ -60,28 +61,31 @@ def describe_radius(radius: float, norm: Norm) -> str:
     return f"No change of length {size} or less can flip this: the root of the sum of all squared changes."
 
 
-def describe_rule(codebook_label: int, decision: Decision) -> str:
+def describe_rule(codebook_label: int, decision: Decision, domain: Domain = DIGITS) -> str:
     """Which decision a certificate is about, and whether it agrees with that of ABS.
 
     Args:
         codebook_label: What the certified codebook says.
         decision: What ABS says.
+        domain: Of both.
     """
-    rule = "The proofs hold for the codebook decision: the nearest of a fixed table of synthesised digits."
+    kind, kinds = ("digit", "digits") if domain.digits else ("class", "images")
+    rule = f"The proofs hold for the codebook decision: the nearest of a fixed table of synthesised {kinds}."
+    name = domain.class_names[codebook_label]
     if decision.abstained:
         return (
-            f"{rule} It always names a digit, here {codebook_label}, "
+            f"{rule} It always names a {kind}, here {name}, "
             "while ABS sees none: what is proven is about the codebook alone."
         )
     if decision.label != codebook_label:
         return (
-            f"{rule} Mind: it says {codebook_label} where ABS says {decision.label}. "
-            f"What is proven is that the codebook keeps to its {codebook_label}."
+            f"{rule} Mind: it says {name} where ABS says {domain.class_names[decision.label]}. "
+            f"What is proven is that the codebook keeps to its {name}."
         )
-    return f"{rule} It says {codebook_label}, like ABS, which searches on and for which nothing is proven."
+    return f"{rule} It says {name}, like ABS, which searches on and for which nothing is proven."
 
 
-def describe_adversarial(distance: float, radius: float, before: int, after: int) -> str:
+def describe_adversarial(distance: float, radius: float, before: str, after: str) -> str:
     """How near the smallest adversarial is, beside what is proven.
 
     Args:
@@ -97,8 +101,34 @@ def describe_adversarial(distance: float, radius: float, before: int, after: int
     )
 
 
-def describe_decision(decision: Decision) -> str:
+def nothing(domain: Domain) -> str:
+    """What an image is that no class explains.
+
+    >>> nothing(DIGITS)
+    'no digit'
+    """
+    return "no digit" if domain.digits else "none of the classes"
+
+
+def describe_decision(decision: Decision, domain: Domain = DIGITS) -> str:
     """A decision in a few words, as of one who may abstain."""
+    name = domain.class_names[decision.label]
     if decision.abstained:
-        return f"not a digit (if it must be one: {decision.label})"
-    return f"{decision.label}, {format_confidence(decision.confidence)} sure"
+        kind = "not a digit" if domain.digits else nothing(domain)
+        return f"{kind} (if it must be one: {name})"
+    return f"{name}, {format_confidence(decision.confidence)} sure"
+
+
+def describe_classification(decision: Decision, domain: Domain) -> str:
+    """A decision with its confidence and the runner-up, as ``absynth classify`` prints it.
+
+    >>> describe_classification(Decision(7, 0.98, 9, 0.011, abstained=False), DIGITS)
+    '7, confidence 98% (runner-up 9, 1%)'
+    """
+    name, other = domain.class_names[decision.label], domain.class_names[decision.runner_up]
+    if decision.abstained:
+        return f"{nothing(domain)} (best guess {name}, confidence {decision.confidence:.0%})"
+    return (
+        f"{name}, confidence {decision.confidence:.0%} "
+        f"(runner-up {other}, {decision.runner_up_confidence:.0%})"
+    )

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from absynth.evaluate.paper import IMAGES, PAPER, THRESHOLDS
+from absynth.evaluate.paper import IMAGES, PAPER, THRESHOLDS, is_paper_data, paper_threshold
 from absynth.evaluate.summaries import summarize
 from absynth.norms import Norm
 from absynth.report.results import Finding, Results, distances
@@ -70,14 +70,19 @@ class Group:
     Attributes:
         title: What it is called, the threshold included.
         rows: Its rows.
+        threshold: At which its accuracies are; None without one.
     """
 
     title: str
     rows: tuple[Row, ...]
+    threshold: float | None = None
 
 
 def table_one(results: Results) -> tuple[Group, ...]:
-    """The groups of Table 1: clean accuracy, then each norm with its attacks, all of them, and the paper."""
+    """The groups of Table 1: clean accuracy, then each norm with its attacks, all of them, and the paper.
+
+    The paper's thresholds and figures are there on its data alone.
+    """
     groups = []
     if results.clean:
         cells = {
@@ -87,34 +92,35 @@ def table_one(results: Results) -> tuple[Group, ...]:
         same = len({cell.images for cell in cells.values()}) == 1
         groups.append(Group("Clean accuracy", (_marked(Row(CLEAN, None, cells, same)),)))
     for norm in results.norms:
-        rows = [_attack_row(results, norm, attack) for attack in (*results.attacks(norm), None)]
-        if paper := _paper_row(results, norm):
+        size = paper_threshold(results.dataset, norm)
+        rows = [_attack_row(results, norm, attack, size) for attack in (*results.attacks(norm), None)]
+        if is_paper_data(results.dataset) and (paper := _paper_row(results, norm)):
             rows.append(paper)
-        groups.append(Group(norm_title(norm), tuple(rows)))
+        groups.append(Group(norm_title(norm, size), tuple(rows), size))
     return tuple(groups)
 
 
-def norm_title(norm: Norm) -> str:
-    """A norm with the threshold of its accuracies.
+def norm_title(norm: Norm, threshold: float | None) -> str:
+    """A norm with the threshold of its accuracies, if there is one.
 
-    >>> norm_title("l0")
-    'L0, accuracy at 12 pixels'
+    >>> norm_title("l0", 12.0), norm_title("l1", None)
+    ('L0, accuracy at 12 pixels', 'L1')
     """
-    if norm not in THRESHOLDS:
+    if threshold is None:
         return NAMES[norm]
-    return f"{NAMES[norm]}, accuracy at {THRESHOLDS[norm]:g}" + (" pixels" if norm == "l0" else "")
+    return f"{NAMES[norm]}, accuracy at {threshold:g}" + (" pixels" if norm == "l0" else "")
 
 
-def _attack_row(results: Results, norm: Norm, attack: str | None) -> Row:
+def _attack_row(results: Results, norm: Norm, attack: str | None, threshold: float | None) -> Row:
     found = {model: results.smallest(model, norm, attack) for model in results.models}
     found = {model: findings for model, findings in found.items() if findings}
-    cells = {model: _cell(findings, norm) for model, findings in found.items()}
+    cells = {model: _cell(findings, threshold) for model, findings in found.items()}
     samples = {tuple(finding.record.index for finding in findings) for findings in found.values()}
     return _marked(Row(attack or ALL, norm, cells, len(samples) == 1))
 
 
-def _cell(findings: Sequence[Finding], norm: Norm) -> Cell:
-    sizes = [THRESHOLDS[norm]] if norm in THRESHOLDS else []
+def _cell(findings: Sequence[Finding], threshold: float | None) -> Cell:
+    sizes = [] if threshold is None else [threshold]
     summary = summarize(distances(findings), sizes)
     return Cell(summary.median, summary.accuracies[sizes[0]] if sizes else None, summary.images)
 
@@ -196,12 +202,12 @@ def to_csv(groups: Sequence[Group]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(("norm", "attack", "model", "median", "threshold", "accuracy", "images", "best"))
-    for row in (row for group in groups for row in group.rows):
-        for model, cell in row.cells.items():
-            threshold = THRESHOLDS.get(row.norm) if row.norm is not None else None
-            # the writer leaves None empty
-            figures = (cell.median, threshold, cell.accuracy, cell.images, int(cell.best))
-            writer.writerow((row.norm, row.name, model, *figures))
+    for group in groups:
+        for row in group.rows:
+            for model, cell in row.cells.items():
+                # the writer leaves None empty
+                figures = (cell.median, group.threshold, cell.accuracy, cell.images, int(cell.best))
+                writer.writerow((row.norm, row.name, model, *figures))
     return buffer.getvalue()
 
 

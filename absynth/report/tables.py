@@ -13,7 +13,7 @@ from rich.table import Table
 from absynth.attacks import AttackResult
 from absynth.errors import AbsynthError
 from absynth.evaluate.distal import ENOUGH, Distal
-from absynth.evaluate.paper import IMAGES, PAPER, THRESHOLDS, PaperFigure
+from absynth.evaluate.paper import IMAGES, PAPER, PaperFigure, is_paper_data, paper_threshold
 from absynth.evaluate.runner import BenchmarkResult
 from absynth.evaluate.schedule import START_SECONDS, Schedule
 from absynth.evaluate.status import ModelStatus
@@ -46,7 +46,7 @@ def format_seconds(seconds: float) -> str:
 
 def paper_figure(preset: Preset, model: str, norm: Norm) -> PaperFigure | None:
     """What the paper has to set beside a model's figures; None where it has nothing, as on other data."""
-    return PAPER.get(model, {}).get(norm) if preset.dataset.strip().lower() == "mnist" else None
+    return PAPER.get(model, {}).get(norm) if is_paper_data(preset.dataset) else None
 
 
 def has_paper_figures(preset: Preset) -> bool:
@@ -194,9 +194,9 @@ def schedule_table(schedule: Schedule, title: str) -> Table:
     return table
 
 
-def attack_table(result: AttackResult, norm: Norm, title: str) -> Table:
-    """The distances that one run of attacks found, at the paper's threshold and the quartiles."""
-    threshold = THRESHOLDS.get(norm)
+def attack_table(result: AttackResult, norm: Norm, title: str, dataset: str) -> Table:
+    """The distances that one run of attacks found: the quartiles, and the paper's threshold on its data."""
+    threshold = paper_threshold(dataset, norm)
     distances = result.distances.cpu().sort().values
     table = Table(title=f"{title}: distances of the adversarials found (upper bounds)")
     cells = {"images": str(len(distances)), "fooled": f"{float(result.success.double().mean()):.0%}"}
@@ -221,8 +221,10 @@ def check_adversarials(path: Path) -> None:
         raise AbsynthError(f"'{path.name}' names no format for adversarials; end it in .npz.")
 
 
-def write_adversarials(path: Path, result: AttackResult, labels: Labels, indices: Sequence[int]) -> None:
-    """Writes adversarials, distances, labels and the images' indices as a numpy archive."""
+def write_adversarials(
+    path: Path, result: AttackResult, labels: Labels, indices: Sequence[int], class_names: Sequence[str]
+) -> None:
+    """Writes adversarials, distances, labels, the images' indices and the classes' names as an archive."""
     with atomic_path(path) as temporary:
         np.savez_compressed(
             temporary,
@@ -230,6 +232,7 @@ def write_adversarials(path: Path, result: AttackResult, labels: Labels, indices
             distances=result.distances.cpu().numpy(),
             labels=labels.numpy(),
             indices=np.array(indices),
+            class_names=np.array(class_names),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from absynth.attacks import find_attack
 from absynth.attacks.gradient_descent import FastGradient
 from absynth.attacks.transfer import Transfer, fingerprint
+from absynth.data.domain import Domain
 from absynth.errors import AbsynthError
+from absynth.models.cnn import CNN
 from absynth.norms import Norm
 
 SIDE = 5
@@ -83,6 +86,15 @@ def test_a_substitute_from_the_zoo_is_loaded_when_it_is_needed() -> None:
     nowhere = Transfer("transfer", "l2", "no-such-model", (FastGradient("fgm", "l2"),))
     with pytest.raises(AbsynthError, match="no model 'no-such-model'"):
         nowhere(model, images, model(images).argmax(dim=1))
+
+
+def test_a_named_substitute_is_for_models_of_its_data() -> None:
+    transfer = Transfer("transfer", "l2", "cnn", (FastGradient("fgm", "l2"),))
+    model = CNN()
+    assert transfer.applies_to(model)
+    model.domain = Domain(tuple("abcdefghij"), (28, 28))
+    assert not transfer.applies_to(model)
+    assert replace(transfer, substitute=CNN()).applies_to(model)
 
 
 def test_settings_tell_substitutes_apart() -> None:

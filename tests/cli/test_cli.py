@@ -36,7 +36,18 @@ def test_help_is_quick():
     result = run("--help")
     assert time.perf_counter() - started < 1
     assert result.returncode == 0
-    for command in ("data", "train", "classify", "certify", "attack", "audit", "speed", "bench", "demo"):
+    for command in (
+        "data",
+        "train",
+        "classify",
+        "certify",
+        "attack",
+        "audit",
+        "speed",
+        "bench",
+        "export",
+        "demo",
+    ):
         assert command in result.stdout
 
 

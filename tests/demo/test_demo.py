@@ -155,7 +155,7 @@ def test_the_page_tells_nobody_and_loads_no_fonts(examiner: Examiner) -> None:
 
 
 def test_a_taken_port_is_told_in_a_sentence(examiner: Examiner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "load_examiner", lambda: examiner)
+    monkeypatch.setattr(demo, "load_examiner", lambda *_: examiner)
 
     def launch(*_: object, **options: object) -> None:
         assert (options["server_name"], options["server_port"]) == ("127.0.0.1", 7860)

@@ -33,6 +33,8 @@ PRESET = Preset(
 )
 TASKS = 40
 KILLS = 25
+PATIENCE = 20.0
+"""Seconds that a task may take."""
 
 
 def load_linear(name: str) -> nn.Module:
@@ -72,14 +74,19 @@ def done(folder: Path) -> int:
 def kill_and_resume(folder: Path, longest: float) -> dict[str, object]:
     """Kills the benchmark at random moments, then lets it finish.
 
+    Every other time it may first finish a task, however slow the machine is at this moment.
+
     Args:
         folder: Of the store.
         longest: Seconds after which the latest kill comes.
     """
     draw, after = random.Random(0), []
-    for _ in range(KILLS):
-        child = start(folder)
+    for number in range(KILLS):
+        before, child = done(folder), start(folder)
         time.sleep(draw.uniform(0, longest))
+        patience = time.monotonic() + PATIENCE
+        while number % 2 and done(folder) == before < TASKS and time.monotonic() < patience:
+            time.sleep(0.002)
         os.kill(child, signal.SIGKILL)
         if wait(child) == -signal.SIGKILL:
             after.append(done(folder))

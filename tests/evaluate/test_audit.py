@@ -12,6 +12,7 @@ from torch import Tensor
 
 from absynth.attacks import suite_attacks
 from absynth.certify import Certificate, certify
+from absynth.data import Dataset
 from absynth.errors import AbsynthError
 from absynth.evaluate import audit as module
 from absynth.evaluate import certification
@@ -53,8 +54,9 @@ def run(make_images: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch, tmp
     images = make_images(40)
     labels = torch.arange(40) % 3
     images[torch.arange(40), 0, 0, labels] = 1
-    monkeypatch.setattr(module, "load_dataset", lambda *_: (images, labels))
-    monkeypatch.setattr("absynth.evaluate.runner.load_dataset", lambda *_: (images, labels))
+    dataset = Dataset(images, labels, ("0", "1", "2"))
+    monkeypatch.setattr(module, "read_for", lambda *_: dataset)
+    monkeypatch.setattr("absynth.evaluate.runner.read_for", lambda *_: dataset)
 
     def run(binary: bool, norm: Norm) -> list[module.Audit]:
         model = NearestNeighbour(images[:30], labels[:30])

@@ -10,6 +10,7 @@ from torch import nn
 
 import absynth
 from absynth.attacks import suite_attacks
+from absynth.data import Dataset
 from absynth.errors import AbsynthError
 from absynth.evaluate import runner
 from absynth.evaluate.paper import PAPER, SIZES, THRESHOLDS
@@ -259,7 +260,8 @@ def test_the_clean_accuracy_alone(tmp_path):
 
 def test_the_clean_accuracy_takes_what_images_there_are(tmp_path, monkeypatch):
     images, labels = absynth.load_dataset("mnist", "test")
-    monkeypatch.setattr(runner, "load_dataset", lambda *_: (images[:30], labels[:30]))
+    few = Dataset(images[:30], labels[:30], tuple("0123456789"))
+    monkeypatch.setattr(runner, "read_for", lambda *_: few)
     result = run(ResultStore(tmp_path), replace(PRESET, attacks={}, clean_images=1000))
     assert result.preset.clean_images == 30
     with pytest.raises(AbsynthError, match="31 images were asked for; the data set has 30"):

@@ -94,7 +94,7 @@ def record(index: int, radius: float) -> CertificateRecord:
 
 def test_the_table_shows_mean_median_and_shares():
     records = [record(0, 0.0), record(1, 1.0), record(2, 1.5), record(3, 2.5)]
-    (table,) = certificate_tables(records, "model")
+    (table,) = certificate_tables(records, "model", "mnist")
     row = {str(column.header): next(iter(column.cells)) for column in table.columns}
     assert (row["mean"], row["median"]) == ("1.250", "1.250")
     assert (row["at 1"], row["at 1.5"], row["at 2"], row["at 3"]) == ("75.0%", "50.0%", "25.0%", "0.0%")
@@ -111,5 +111,5 @@ def test_gaps_are_recorded_where_they_were_looked_for(tmp_path):
     write_certificates([exact, open_], tmp_path / "radii.parquet")
     assert pq.read_table(tmp_path / "radii.parquet")["gap"].to_pylist() == [0.0015, 0.0015]
     assert closed_share([exact, open_]) == 0.5
-    (table,) = certificate_tables([exact, open_], "toy")
+    (table,) = certificate_tables([exact, open_], "toy", "mnist")
     assert "gaps closed" in [column.header for column in table.columns]

@@ -63,7 +63,7 @@ def test_the_rule_says_whether_codebook_and_abs_agree() -> None:
 
 
 def test_what_was_found_stands_beside_what_is_proven() -> None:
-    sentence = describe_adversarial(2.5523, 2.5519, 7, 9)
+    sentence = describe_adversarial(2.5523, 2.5519, "7", "9")
     assert "from 7 to 9" in sentence
     assert "length 2.553" in sentence
     assert "up to 2.551 it is proven" in sentence

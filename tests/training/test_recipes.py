@@ -76,6 +76,7 @@ def test_a_recipe_leaves_a_model_that_loads(
         "seed": 1,
         "emphasis": 0.0,
         "rounds": 0,
+        "least_steps": 0,
         "augmented": True,
         "images": 60,
     }
@@ -203,6 +204,7 @@ def test_there_must_be_images(tmp_path: Path, progress: Progress) -> None:
 
 def test_given_settings_replace_the_defaults() -> None:
     assert training_settings("cnn", None, None, None, 0) == DEFAULTS["cnn"]
+    assert training_settings("abs", 3, None, 0.5, 9).least_steps == 0, "epochs that are given are kept to"
     assert training_settings("abs", 3, None, 0.5, 9) == TrainingSettings(
         epochs=3,
         batch_size=DEFAULTS["abs"].batch_size,

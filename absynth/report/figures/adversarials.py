@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,8 +10,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from absynth.data import load_dataset
+from absynth.data import Dataset
 from absynth.errors import AbsynthError
+from absynth.evaluate.data import read_for
 from absynth.norms import Norm
 from absynth.report.drawing import (
     Panel,
@@ -19,11 +21,12 @@ from absynth.report.drawing import (
     draw_perturbation,
     finish_sheet,
     image_sheet,
+    shorten,
 )
 from absynth.report.results import Finding, Results
 from absynth.report.tables import NAMES, format_distance
 
-CLASSES = 10
+MOST_CLASSES = 20
 A_ROW = 5
 """Classes beside each other."""
 
@@ -43,19 +46,20 @@ class Choice:
     indices: dict[int, int | None]
 
 
-def one_of_each_class(labels: dict[int, int], seed: int) -> Choice:
+def one_of_each_class(labels: dict[int, int], seed: int, classes: int = 10) -> Choice:
     """For each class one image, every one equally likely.
 
     Args:
         labels: Class of each image, by its index.
         seed: Of the draw.
+        classes: How many there are.
 
     >>> one_of_each_class({7: 0, 3: 1}, seed=0).indices[1]
     3
     """
     generator = torch.Generator().manual_seed(seed)
     chosen: dict[int, int | None] = {}
-    for label in range(CLASSES):
+    for label in range(classes):
         own = sorted(index for index, other in labels.items() if other == label)
         # a draw for every class, so that one class without images changes no other
         place = torch.rand((), generator=generator, dtype=torch.float64)
@@ -63,18 +67,19 @@ def one_of_each_class(labels: dict[int, int], seed: int) -> Choice:
     return Choice(chosen)
 
 
-def originals(results: Results) -> Tensor:
-    """The test images that the records are about.
+def originals(results: Results) -> Dataset:
+    """The test split that the records are about, as the models take it.
 
     Raises:
         AbsynthError: If the data set cannot be read, or it is another one than that of the records.
     """
-    images, labels = load_dataset(results.dataset, "test")
+    dataset = read_for(results.models, results.dataset, "test")
+    labels = dataset.labels
     for finding in results.findings:
         record = finding.record
         if record.index >= len(labels) or int(labels[record.index]) != record.label:
             raise AbsynthError(f"The data set '{results.dataset}' is not the one that was attacked.")
-    return images[:, 0]
+    return dataset
 
 
 def smallest_section(key: str, title: str, results: Results, seed: int) -> Section:
@@ -90,10 +95,10 @@ def smallest_section(key: str, title: str, results: Results, seed: int) -> Secti
         AbsynthError: If no model was attacked in L2, or an image cannot be had.
     """
     found, remarks = _attacked(results, "l2")
-    images = originals(results)
-    choice = _shared_choice(list(found.values()), seed)
+    dataset = originals(results)
+    choice = _shared_choice(list(found.values()), seed, min(len(dataset.class_names), MOST_CLASSES))
     panels = [
-        _classes_panel(f"{key}-{number}", model, results, findings, images, choice)
+        _classes_panel(f"{key}-{number}", model, results, findings, dataset, choice)
         for number, (model, findings) in enumerate(found.items(), start=1)
     ]
     caption = (
@@ -102,6 +107,8 @@ def smallest_section(key: str, title: str, results: Results, seed: int) -> Secti
         "any attack found, and its perturbation (orange brightens, purple darkens, scaled to its own largest "
         "change); at the bottom its L2 distance, an upper bound on that of the nearest adversarial."
     )
+    if len(dataset.class_names) > MOST_CLASSES:
+        caption += f" The first {MOST_CLASSES} of {len(dataset.class_names)} classes are shown."
     return Section(key, title, caption, tuple(panels), tuple(remarks))
 
 
@@ -118,7 +125,7 @@ def pixels_section(key: str, title: str, results: Results, seed: int) -> Section
         AbsynthError: If no model was attacked in L0, or an image cannot be had.
     """
     found, remarks = _attacked(results, "l0")
-    images = originals(results)
+    images = originals(results).images[:, 0]
     panels = []
     for number, (model, findings) in enumerate(found.items(), start=1):
         chosen = quarters(findings, seed)
@@ -144,25 +151,27 @@ def _attacked(results: Results, norm: Norm) -> tuple[dict[str, tuple[Finding, ..
     return found, [f"{model} is left out: no attack in {NAMES[norm]} is recorded." for model in missing]
 
 
-def _shared_choice(found: Sequence[Sequence[Finding]], seed: int) -> Choice:
+def _shared_choice(found: Sequence[Sequence[Finding]], seed: int, classes: int) -> Choice:
     shared = set.intersection(*({finding.record.index for finding in findings} for findings in found))
     labels = {f.record.index: f.record.label for f in found[0] if f.record.index in shared}
-    return one_of_each_class(labels, seed)
+    return one_of_each_class(labels, seed, classes)
 
 
 def _classes_panel(
-    name: str, model: str, results: Results, findings: Sequence[Finding], images: Tensor, choice: Choice
+    name: str, model: str, results: Results, findings: Sequence[Finding], dataset: Dataset, choice: Choice
 ) -> Panel:
+    images, titles = dataset.images[:, 0], dataset.class_names
     known = {finding.record.index: finding for finding in findings}
     columns, block = 2.2 * A_ROW, 2.6
-    rows = 0.5 + block * (CLASSES / A_ROW)
+    rows = 0.5 + block * math.ceil(len(choice.indices) / A_ROW)
     figure, axes = image_sheet(columns, rows)
     axes.text(0.03, 0.1, model, va="center", weight="bold")
     words = []
     for label, index in choice.indices.items():
         left, top = 2.2 * (label % A_ROW), 0.5 + block * (label // A_ROW)
         if index is None:
-            axes.text(left + 1, top + 1, f"no image of\nclass {label}", ha="center", va="center")
+            empty = f"no image of\nclass {shorten(titles[label])}"
+            axes.text(left + 1, top + 1, empty, ha="center", va="center")
             continue
         finding = known[index]
         draw_image(axes, images[index], left, top)
@@ -172,7 +181,7 @@ def _classes_panel(
             draw_image(axes, adversarial, left, top + 1)
             draw_perturbation(axes, adversarial - images[index], left + 1, top + 1)
         axes.text(left + 1, top + 2.22, text, ha="center", va="center")
-        words.append(f"class {label}: {text}")
+        words.append(f"class {titles[label]}: {text}")
     finish_sheet(axes, columns, rows)
     return Panel(name, figure, f"Smallest L2 adversarials found of {model}; {'; '.join(words)}.")
 

@@ -1,4 +1,4 @@
-"""How sure models are of digits, clothes and noise, and how well that tells these apart."""
+"""How sure models are of test images, of other images and of noise, and how well that tells these apart."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from absynth.shapes import Images
 MODELS = ("cnn", "madry", "abs")
 SAMPLE = 100
 BINS = 20
-DIGITS = "digits"
-LOOKS = {DIGITS: ("#0072B2", "-"), "Fashion-MNIST": ("#D55E00", "--"), "noise": ("#808080", ":")}
+DIGITS, FASHION, NOISE = "digits", "Fashion-MNIST", "noise"
+LOOKS = {FASHION: ("#D55E00", "--"), NOISE: ("#808080", ":")}
+INSIDE_LOOK = ("#0072B2", "-")
 
 
 def confidences(model: nn.Module, images: Images) -> Float[Tensor, "batch"]:
@@ -62,54 +63,65 @@ def fashion_images(count: int, seed: int) -> Images:
 
 
 def confidence_section(
-    key: str, title: str, load_model: Callable[[str], nn.Module], images: Tensor, seed: int
+    key: str,
+    title: str,
+    load_model: Callable[[str], nn.Module],
+    images: Tensor,
+    seed: int,
+    models: Sequence[str] = MODELS,
+    inside: str = DIGITS,
 ) -> Section:
     """Histograms of the confidence, one panel a model.
 
     Args:
         key: Anchor.
         title: Heading.
-        load_model: Gives a model of ``MODELS`` by its name.
+        load_model: Gives a model by its name.
         images: The test images, shape (images, height, width).
         seed: Of the choice of images and of the noise.
+        models: Which models.
+        inside: What the test images are called; digits are set beside clothes too.
     """
     remarks: list[str] = []
     count = min(SAMPLE, len(images))
-    kinds = {DIGITS: images[list(choose_images(len(images), count, seed))][:, None]}
-    try:
-        kinds["Fashion-MNIST"] = fashion_images(count, seed)
-    except AbsynthError as error:
-        remarks.append(f"Fashion-MNIST is left out: {error}")
+    kinds = {inside: images[list(choose_images(len(images), count, seed))][:, None]}
+    if inside == DIGITS:
+        try:
+            kinds[FASHION] = fashion_images(count, seed)
+        except AbsynthError as error:
+            remarks.append(f"{FASHION} is left out: {error}")
     generator = torch.Generator().manual_seed(seed)
-    kinds["noise"] = torch.rand(kinds[DIGITS].shape, generator=generator)
+    kinds[NOISE] = torch.rand(kinds[inside].shape, generator=generator)
     panels, weights = [], []
-    for name in MODELS:
+    for number, name in enumerate(models):
         try:
             model = load_model(name)
         except AbsynthError as error:
             remarks.append(f"{name} is left out: {error}")
             continue
         found = {kind: confidences(model, pictures) for kind, pictures in kinds.items()}
-        panels.append(_panel(name, found))
+        # A path is no name for a file.
+        panels.append(_panel(name if inside == DIGITS else str(number + 1), name, found))
         weights.append(f"{name} {weights_hash(model)[:12]}")
     caption = (
         f"The confidence in the most likely class, of {count} test images each, drawn at random (seed "
         f"{seed}), and of as many images of independent uniform pixels. The area under the curve (AUC) is "
-        "the chance that a digit gets more confidence than an image that is none: 1 tells them apart, 0.5 is "
-        f"a guess. Weights: {', '.join(weights)}."
+        f"the chance that {'a digit' if inside == DIGITS else 'a test image'} gets more confidence than an "
+        f"image that is none: 1 tells them apart, 0.5 is a guess. Weights: {', '.join(weights)}."
     )
     return Section(key, title, caption, tuple(panels), tuple(remarks))
 
 
-def _panel(model: str, found: dict[str, Tensor]) -> Panel:
+def _panel(key: str, model: str, found: dict[str, Tensor]) -> Panel:
     figure = new_figure(3.5, 2.8)
     axes = figure.subplots()
     words = []
+    inside = next(iter(found))
     for kind, values in found.items():
-        colour, line = LOOKS[kind]
+        colour, line = LOOKS.get(kind, INSIDE_LOOK)
         name = kind
-        if kind != DIGITS:
-            area = area_under_curve(found[DIGITS], values)
+        if kind != inside:
+            area = area_under_curve(found[inside], values)
             name = f"{kind}, AUC {area:.3f}"
             words.append(name)
         axes.stairs(_shares(values), _edges(), color=colour, linestyle=line, label=name, linewidth=1.6)
@@ -117,9 +129,7 @@ def _panel(model: str, found: dict[str, Tensor]) -> Panel:
     axes.set(title=model, xlabel="confidence", ylabel="images, %", xlim=(0, 1), ylim=(0, 101))
     axes.grid(alpha=0.2, linewidth=0.5)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    return Panel(
-        f"confidence-{model}", figure, f"Histograms of the confidence of {model}; {'; '.join(words)}."
-    )
+    return Panel(f"confidence-{key}", figure, f"Histograms of the confidence of {model}; {'; '.join(words)}.")
 
 
 def _edges() -> Sequence[float]:

@@ -16,13 +16,14 @@ GAP = 0.8
 """Between images, as the confidences are wider than an image."""
 
 
-def distal_section(key: str, title: str, found: Sequence[Distal]) -> Section:
+def distal_section(key: str, title: str, found: Sequence[Distal], usual: Sequence[str] = USUAL) -> Section:
     """Figure 4, one panel a model and gradient.
 
     Args:
         key: Anchor.
         title: Heading.
         found: What ``absynth distal`` wrote.
+        usual: Models that the figure should have.
 
     Raises:
         AbsynthError: If that is nothing.
@@ -33,7 +34,7 @@ def distal_section(key: str, title: str, found: Sequence[Distal]) -> Section:
     present = {entry.model for entry in found}
     remarks = [
         f"{name} is left out: no distal adversarials of it are recorded ('absynth distal --model {name}')."
-        for name in USUAL
+        for name in usual
         if name not in present
     ]
     seeds = ", ".join(str(seed) for seed in sorted({entry.seed for entry in found}))
@@ -45,7 +46,7 @@ def distal_section(key: str, title: str, found: Sequence[Distal]) -> Section:
         f"named model is over {ENOUGH:.0%} confident to see class {targets}, or until the steps ran out. ABS "
         "is ascended on the loss of that class alone, as its confidence is flat where nothing explains an "
         "image. Beneath each: the steps, and the confidence that each model has in that class. An image that "
-        f"shows the digit to a person is no adversarial. Weights: {weights}."
+        f"shows that class to a person is no adversarial. Weights: {weights}."
     )
     panels = tuple(_panel(f"{key}-{number + 1}", entry) for number, entry in enumerate(ordered))
     return Section(key, title, caption, panels, tuple(remarks))

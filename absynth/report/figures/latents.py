@@ -16,6 +16,7 @@ from absynth.report.drawing import Panel, Section, draw_image, finish_sheet, ima
 from absynth.zoo import unwrap
 
 COLUMNS = 10
+MOST_ROWS = 20
 
 
 def samples(codebook: CodebookABS, seed: int) -> Float[Tensor, "class column height width"]:
@@ -43,29 +44,35 @@ def walks(codebook: CodebookABS, seed: int) -> Float[Tensor, "class column heigh
 
 
 def _decode(codebook: CodebookABS, latents: Tensor) -> Tensor:
-    return torch.stack([codebook.decode(label, latents)[:, 0] for label in range(len(codebook.decoders))])
+    rows = min(MOST_ROWS, len(codebook.decoders))
+    return torch.stack([codebook.decode(label, latents)[:, 0] for label in range(rows)])
 
 
-def latents_section(key: str, title: str, load_model: Callable[[str], nn.Module], seed: int) -> Section:
+def latents_section(
+    key: str, title: str, load_model: Callable[[str], nn.Module], seed: int, name: str = "abs"
+) -> Section:
     """What each decoder makes of random latents and of the way from one to another.
 
     Args:
         key: Anchor.
         title: Heading.
-        load_model: Gives the model called ``abs``.
+        load_model: Gives the model by its name.
         seed: Of the latents.
+        name: Of the model.
 
     Raises:
         AbsynthError: If the model cannot be had, or has no decoders.
     """
-    model = unwrap(load_model("abs"))
+    model = unwrap(load_model(name))
     if not isinstance(model, ABS):
-        raise AbsynthError("the model 'abs' has no decoders.")
+        raise AbsynthError(f"the model '{name}' has no decoders.")
     caption = (
-        f"Each row is one class's decoder of the model 'abs' (weights {weights_hash(model)[:12]}). Left: ten "
-        f"latents drawn from N(0, I) (seed {seed}), the same for every class. Right: the straight way, in "
-        f"equal steps, from one latent to another, drawn likewise (seed {seed + 1}). None is picked."
+        f"Each row is one class's decoder of the model '{name}' (weights {weights_hash(model)[:12]}). Left: "
+        f"ten latents drawn from N(0, I) (seed {seed}), the same for every class. Right: the straight way, "
+        f"in equal steps, from one latent to another, drawn likewise (seed {seed + 1}). None is picked."
     )
+    if len(model.codebook.decoders) > MOST_ROWS:
+        caption += f" The first {MOST_ROWS} of {len(model.codebook.decoders)} classes are shown."
     panels = (
         _sheet("latents-samples", samples(model.codebook, seed), "Random samples of each class's decoder."),
         _sheet("latents-walks", walks(model.codebook, seed + 1), "A latent walk of each class's decoder."),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from absynth.data.domain import DIGITS
 from absynth.errors import AbsynthError
 from absynth.evaluate.tasks import choose_images, weights_hash
 from absynth.inference.abs import ABS, Synthesis
 from absynth.inference.latent import descend, reconstruction_loss
+from absynth.models.pretrained import domain_of
 from absynth.models.vae import Decoder
 from absynth.report.drawing import (
     MUTED,
@@ -24,11 +26,15 @@ from absynth.report.drawing import (
     finish_sheet,
     image_sheet,
     new_figure,
+    shorten,
 )
 from absynth.shapes import Images
 from absynth.zoo import unwrap
 
 COLOUR = STYLES["abs"][0]
+MOST_CLASSES = 12
+"""Beside each other."""
+
 MOST_POINTS = 26
 """Lengths of the search at which the losses are drawn."""
 
@@ -78,51 +84,70 @@ def explain(model: ABS, image: Images) -> Explanation:
 
 
 def synthesis_section(
-    key: str, title: str, load_model: Callable[[str], nn.Module], images: Tensor, seed: int
+    key: str,
+    title: str,
+    load_model: Callable[[str], nn.Module],
+    images: Tensor,
+    seed: int,
+    name: str = "abs",
 ) -> Section:
     """Figure 1, for a random image.
 
     Args:
         key: Anchor.
         title: Heading.
-        load_model: Gives the model called ``abs``.
+        load_model: Gives the model by its name.
         images: The test images, shape (images, height, width).
         seed: Of the choice.
+        name: Of the model.
 
     Raises:
         AbsynthError: If the model cannot be had, or does not search latents.
     """
-    model = unwrap(load_model("abs"))
+    loaded = load_model(name)
+    model = unwrap(loaded)
     if not isinstance(model, ABS):
-        raise AbsynthError("the model 'abs' does not search latents.")
+        raise AbsynthError(f"the model '{name}' does not search latents.")
+    names = (domain_of(loaded) or DIGITS).class_names
     (index,) = choose_images(len(images), 1, seed)
     image = images[index][None, None]
     explanation = explain(model, image)
     decision = int(explanation.synthesis.losses[0].argmin())
     confidence = float(explanation.synthesis.probabilities[0, decision])
     caption = (
-        f"Test image {index}, drawn at random (seed {seed}), and the model 'abs' (weights "
+        f"Test image {index}, drawn at random (seed {seed}), and the model '{name}' (weights "
         f"{weights_hash(model)[:12]}). Each class looks for the latent whose image comes closest: "
         "above, the best of its fixed latents; beneath, after the search; below, the loss at both, "
         "‖x - G(z)‖² + ½‖z‖². The class with the smallest loss is the decision, framed: "
-        f"{decision}, with confidence {confidence:.1%}. The curves: the loss of each class by the "
+        f"{names[decision]}, with confidence {confidence:.1%}. The curves: the loss of each class by the "
         "length of the search."
     )
-    panels = (_reconstructions(image[0, 0], explanation, decision), _searches(explanation, decision))
+    if len(names) > MOST_CLASSES:
+        caption += f" Of {len(names)} classes the {MOST_CLASSES} with the smallest losses are shown."
+    panels = (
+        _reconstructions(image[0, 0], explanation, decision, names),
+        _searches(explanation, decision, names),
+    )
     return Section(key, title, caption, panels)
 
 
-def _reconstructions(image: Tensor, explanation: Explanation, decision: int) -> Panel:
+def _shown(explanation: Explanation) -> list[int]:
+    """The classes that are drawn: all, or of many those with the smallest losses."""
+    losses = explanation.synthesis.losses[0]
+    return sorted(losses.argsort()[:MOST_CLASSES].tolist())
+
+
+def _reconstructions(image: Tensor, explanation: Explanation, decision: int, names: Sequence[str]) -> Panel:
     synthesis = explanation.synthesis
-    classes = len(explanation.starts)
-    columns, rows = classes + 1.5, 3.9
+    shown = _shown(explanation)
+    columns, rows = len(shown) + 1.5, 3.9
     figure, axes = image_sheet(columns, rows)
     axes.text(0.5, 0.9, "image", ha="center", va="center")
     draw_image(axes, image, 0, 1.1)
-    for label in range(classes):
-        left = label + 1.5
+    for place, label in enumerate(shown):
+        left = place + 1.5
         weight = "bold" if label == decision else "normal"
-        axes.text(left + 0.5, 0.2, f"{label}", ha="center", va="center", weight=weight)
+        axes.text(left + 0.5, 0.2, shorten(names[label]), ha="center", va="center", weight=weight)
         draw_image(axes, explanation.starts[label], left, 0.5)
         frame = COLOUR if label == decision else None
         draw_image(axes, synthesis.reconstructions[0, label, 0], left, 1.6, frame=frame)
@@ -132,15 +157,15 @@ def _reconstructions(image: Tensor, explanation: Explanation, decision: int) -> 
     axes.text(1.4, 2.95, "loss, start", ha="right", va="center", color=MUTED)
     axes.text(1.4, 3.4, "loss, end", ha="right", va="center")
     finish_sheet(axes, columns, rows)
-    ends = ", ".join(f"{label}: {float(loss):.1f}" for label, loss in enumerate(synthesis.losses[0]))
-    return Panel("figure-1-classes", figure, f"Reconstructions by ten classes; losses {ends}.")
+    ends = ", ".join(f"{names[label]}: {float(synthesis.losses[0, label]):.1f}" for label in shown)
+    return Panel("figure-1-classes", figure, f"Reconstructions by {len(shown)} classes; losses {ends}.")
 
 
-def _searches(explanation: Explanation, decision: int) -> Panel:
+def _searches(explanation: Explanation, decision: int, names: Sequence[str]) -> Panel:
     figure = new_figure(3.5, 2.8)
     axes = figure.subplots()
     order = explanation.losses[-1].argsort().tolist()
-    for label in range(explanation.losses.shape[1]):
+    for label in _shown(explanation):
         losses = explanation.losses[:, label].tolist()
         own = label == decision
         colour, width = (COLOUR, 2.0) if own else (MUTED, 0.9)
@@ -149,7 +174,7 @@ def _searches(explanation: Explanation, decision: int) -> Panel:
         # losses may end close together: three columns of names keep them apart
         offset = (4 + 8 * (order.index(label) % 3), 0)
         axes.annotate(
-            f"{label}",
+            shorten(names[label]),
             place,
             offset,
             textcoords="offset points",
@@ -160,5 +185,5 @@ def _searches(explanation: Explanation, decision: int) -> Panel:
     axes.set(xlabel="steps of the search", ylabel="loss", ylim=(0, None))
     axes.grid(alpha=0.2, linewidth=0.5)
     return Panel(
-        "figure-1-search", figure, f"The loss of each class by steps of the search; {decision} wins."
+        "figure-1-search", figure, f"The loss of each class by steps of the search; {names[decision]} wins."
     )

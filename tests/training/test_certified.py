@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import absynth
+from absynth.certified import (
+    CertifiedSettings,
+    box_distance,
+    decode,
+    draw_codebook,
+    mine,
+    train_certified_abs,
+    train_for_certificates,
+)
+from absynth.certify.halfspace import crossing
+from absynth.errors import AbsynthError
+from absynth.inference import ABS, CodebookABS
+from absynth.inference.codebook import draw_latents
+from absynth.models.vae import VAE, Decoder, Posterior
+from absynth.progress import Progress
+from absynth.recipes import FAST, write_encoders
+
+SETTINGS = CertifiedSettings(rounds=4, images=40, compared=30, batch_size=10, learning_rate=1e-3, rivals=3)
+
+
+@pytest.fixture
+def pairs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Four images, two pairs each, of which one margin is negative and one out of the box's reach."""
+    images, own, rivals = (torch.rand(4, count, 30, dtype=torch.float64) for count in (1, 2, 2))
+    margins = torch.tensor([[0.5, 1.0], [3.0, -0.4], [5.0, 60.0], [0.01, 2.0]], dtype=torch.float64)
+    return images, own, rivals, margins
+
+
+def test_the_distance_with_the_box_is_that_of_the_certificates(
+    pairs: tuple[Tensor, Tensor, Tensor, Tensor],
+) -> None:
+    images, own, rivals, margins = pairs
+    found = box_distance(images, own, rivals, margins)
+    expected = crossing(2 * (rivals - own), margins, images, "l2").distance
+    regular = (margins > 0) & expected.isfinite()
+    assert regular.sum() == 6
+    torch.testing.assert_close(found[regular], expected[regular], rtol=1e-4, atol=1e-3)
+    straight = margins / (2 * (rivals - own)).norm(dim=-1)
+    torch.testing.assert_close(found[~regular], straight[~regular])
+
+
+def test_the_derivative_of_the_distance_is_right(pairs: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+    images, own, rivals, margins = pairs
+    inside = [0, 3]
+
+    def of(own: Tensor, rivals: Tensor, margins: Tensor) -> Tensor:
+        return box_distance(images[inside], own, rivals, margins)
+
+    variables = [part[inside].clone().requires_grad_() for part in (own, rivals, margins)]
+    assert torch.autograd.gradcheck(of, variables, eps=1e-7, atol=1e-4)
+
+
+def test_mining_finds_the_nearest_rivals_and_the_best_own_prototype_against_each() -> None:
+    prototypes, offsets, images = torch.rand(3, 12, 20), torch.rand(3, 12), torch.rand(7, 20)
+    labels = torch.arange(7) % 3
+    mined = mine(images, labels, prototypes, offsets, rivals=4, own=12)
+    assert sorted(mined.image.tolist()) == list(range(7))
+    flat, weights = prototypes.flatten(0, 1), offsets.flatten()
+    for row, own, rival in zip(*mined, strict=True):
+        scores = (images[row] - flat).square().sum(1) + weights
+        members = torch.arange(36) // 12 == labels[row]
+        best = scores.masked_fill(~members, torch.inf).argmin()
+        height = (scores - scores[best]) / (flat - flat[best]).norm(dim=1)
+        nearest = height.masked_fill(members, torch.inf).argsort()[:4]
+        assert set(rival.tolist()) == set(nearest.tolist())
+        for p, q in zip(own, rival, strict=True):
+            against = ((scores[q] - scores) / (flat[q] - flat).norm(dim=1)).masked_fill(~members, -torch.inf)
+            assert float(against[p]) == pytest.approx(float(against.max()), abs=1e-4)
+
+
+def test_decoding_serves_every_entry_in_its_place(make_decoder: Callable[[int], Decoder]) -> None:
+    decoders = [make_decoder(seed).folded() for seed in range(3)]
+    latents = torch.randn(3, 5, 8)
+    entries = torch.tensor([14, 0, 7, 7, 3])
+    images, offsets = decode(decoders, latents, entries)
+    for entry, image, offset in zip(entries, images, offsets, strict=True):
+        latent = latents[entry // 5, entry % 5]
+        torch.testing.assert_close(image, decoders[entry // 5](latent[None]).flatten())
+        torch.testing.assert_close(offset, 0.5 * latent.square().sum())
+
+
+def test_a_codebook_is_drawn_from_other_images_than_those_left_out() -> None:
+    # Each image has a latent of its own, and no noise to hide it.
+    posterior = Posterior(torch.arange(20.0)[:, None], torch.full((20, 1), -torch.inf))
+    labels = torch.arange(20) % 2
+    left_out = torch.arange(8)
+    latents = draw_codebook(posterior, labels, left_out, 50, torch.Generator().manual_seed(0))
+    assert latents.shape == (2, 50, 1)
+    assert set(latents[0].flatten().tolist()) == set(range(8, 20, 2))
+    assert set(latents[1].flatten().tolist()) == set(range(9, 20, 2))
+    only = draw_codebook(posterior, labels, torch.arange(20), 5, torch.Generator().manual_seed(0))
+    assert only.shape == (2, 5, 1)
+
+
+@pytest.fixture
+def base(make_decoder: Callable[[int], Decoder], tmp_path: Path) -> Path:
+    """An ABS of three classes with the encoders that it was not trained with."""
+    model = ABS(CodebookABS([make_decoder(seed) for seed in range(3)], draw_latents(20)), FAST)
+    folder = tmp_path / "base"
+    model.save_pretrained(folder)
+    write_encoders(folder, [VAE() for _ in range(3)])
+    return folder
+
+
+@pytest.fixture
+def digits(make_decoder: Callable[[int], Decoder]) -> tuple[Tensor, Tensor]:
+    """Noisy images of the three decoders."""
+    labels = torch.arange(90) % 3
+    with torch.no_grad():
+        made = torch.stack([make_decoder(seed)(torch.randn(90, 8)) for seed in range(3)])
+    images = made[labels, torch.arange(90)]
+    return (images + 0.1 * torch.randn_like(images)).clamp(0, 1), labels
+
+
+def test_training_raises_the_radii_of_the_images(
+    make_decoder: Callable[[int], Decoder],
+    digits: tuple[Tensor, Tensor],
+    progress: Progress,
+    tmp_path: Path,
+) -> None:
+    decoders = [make_decoder(seed).folded() for seed in range(3)]
+    posterior = Posterior(torch.randn(90, 8), torch.zeros(90, 8))
+    codebook = draw_latents(40).expand(3, -1, -1)
+
+    def mean_radius() -> float:
+        model = CodebookABS(decoders, codebook)
+        model.prepare()
+        return float(absynth.certify(model, *digits).radius.mean())
+
+    before = mean_radius()
+    history = train_for_certificates(
+        decoders,
+        posterior,
+        *digits,
+        replace(SETTINGS, rounds=6, learning_rate=3e-4, target=before + 1),
+        checkpoint=tmp_path / "certified.pt",
+        progress=progress,
+        perturbation=lambda images, _: images,
+    )
+    assert len(history) == 6
+    assert mean_radius() > before + 0.02
+
+
+def test_an_interrupted_run_ends_with_the_same_model(
+    base: Path,
+    digits: tuple[Tensor, Tensor],
+    progress: Progress,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run(name: str) -> CodebookABS:
+        return train_certified_abs(
+            base,
+            *digits,
+            settings=SETTINGS,
+            prototypes=35,
+            out=tmp_path / name,
+            command="a command",
+            progress=progress,
+        )
+
+    whole = run("whole")
+    with monkeypatch.context() as patched:
+        calls = []
+
+        def interrupted(*arguments: Tensor, **options: object) -> Tensor:
+            calls.append(1)
+            if len(calls) == 9:
+                raise KeyboardInterrupt
+            return box_distance(*arguments)
+
+        patched.setattr("absynth.certified.box_distance", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run("parts")
+    resumed = run("parts")
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+    loaded = absynth.load(tmp_path / "parts")
+    assert isinstance(loaded, CodebookABS)
+    assert loaded.latents.shape == (3, 35, 8)
+    images = digits[0]
+    assert torch.equal(loaded(images).argmax(1), whole(images).argmax(1))
+
+
+def test_settings_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(AbsynthError, match="at least 1 of everything"):
+        CertifiedSettings(rounds=0)
+    with pytest.raises(AbsynthError, match="above 0"):
+        CertifiedSettings(target=0.0)
