@@ -28,14 +28,14 @@ from torch.nn import functional
 from absynth.certify import certify
 from absynth.data.split import Validation
 from absynth.errors import AbsynthError
-from absynth.files import atomic_path
 from absynth.inference import CodebookABS
+from absynth.inference.codebook import DECODED_AT_ONCE
 from absynth.models.pretrained import read_config, read_domain
 from absynth.models.vae import VAE, Decoder, Posterior
 from absynth.progress import Progress
-from absynth.recipes import accuracy, posterior_latents, read_vaes
+from absynth.recipes import posterior_latents, posteriors, read_vaes, validate
 from absynth.shapes import Images, Labels
-from absynth.training import Perturbation, bend, fingerprint, read_checkpoint
+from absynth.training import Perturbation, Run, bend, fingerprint
 
 IMAGES_AT_ONCE = 100
 """Images compared with all prototypes together; 16 MB for each 40,000."""
@@ -57,9 +57,6 @@ CERTIFIED_PROTOTYPES = 8000
 
 LEAST_STEEPNESS = 1e-4
 """Σ_free g² below which a pair is taken to be out of the box's reach."""
-
-LARGE = 1e9
-"""A score that no prototype has."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +205,7 @@ def mine(
             first = nearest[:, 0]
             squared = torch.addmm(squares, flat[first], flat.T, alpha=-2) + squares[first, None]
             heights = (scores - own_scores[:, :1]) / squared.clamp(min=1e-3).sqrt()
-            heights[:, members] = LARGE
+            heights[:, members] = torch.inf
             rival = heights.topk(rivals, largest=False).indices
             lengths = torch.linalg.vector_norm(flat[nearest][:, None] - flat[rival][:, :, None], dim=-1)
             better = (scores.gather(1, rival)[:, :, None] - own_scores[:, None]) / lengths.clamp(min=1e-3)
@@ -272,19 +269,13 @@ def train_for_certificates(
     generator = torch.Generator().manual_seed(settings.seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.rounds)
-    history: list[float] = []
     signature = {
         **asdict(settings),
         "data": fingerprint(images, labels, *posterior),
         "start": fingerprint(*model.state_dict().values()),
     }
-    if checkpoint.exists():
-        state = read_checkpoint(checkpoint, signature)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        generator.set_state(state["generator"])
-        history = state["history"]
+    run = Run(checkpoint, signature, model, optimizer, schedule, generator)
+    history = run.restore()
     task = progress.add_task("certificates", total=settings.rounds, completed=len(history), note="")
     while len(history) < settings.rounds:
         history.append(
@@ -292,16 +283,7 @@ def train_for_certificates(
         )
         schedule.step()
         progress.update(task, advance=1, note=f"loss {history[-1]:.4f}")
-        state = {
-            "signature": signature,
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "schedule": schedule.state_dict(),
-            "generator": generator.get_state(),
-            "history": history,
-        }
-        with atomic_path(checkpoint) as temporary:
-            torch.save(state, temporary)
+        run.save(history)
     model.requires_grad_(False).eval()
     return history
 
@@ -352,7 +334,9 @@ def _round(
     part = draw_codebook(posterior, labels, chosen, settings.compared, generator)
     shape = part.shape[:2]
     with torch.no_grad():
-        pieces = [decode(decoders, part, entries) for entries in torch.arange(shape.numel()).split(500)]
+        pieces = [
+            decode(decoders, part, entries) for entries in torch.arange(shape.numel()).split(DECODED_AT_ONCE)
+        ]
     prototypes, offsets = (torch.cat(parts).unflatten(0, shape) for parts in zip(*pieces, strict=True))
     pairs = mine(changed, truth, prototypes, offsets, rivals=settings.rivals, own=settings.own)
     total = 0.0
@@ -388,8 +372,8 @@ def encode(vaes: Sequence[VAE], images: Images, labels: Labels) -> Posterior:
     count = vaes[0].decoder.latents
     mean, log_variance = images.new_empty(len(images), count), images.new_empty(len(images), count)
     for label, vae in enumerate(vaes):
-        for rows in (labels == label).nonzero()[:, 0].split(1000):
-            mean[rows], log_variance[rows] = vae.encoder(images[rows])
+        members = labels == label
+        mean[members], log_variance[members] = posteriors(vae, images[members])
     return Posterior(mean, log_variance)
 
 
@@ -445,7 +429,6 @@ def train_certified_abs(
     model = CodebookABS(decoders, torch.stack(latents))
     model.domain = read_domain(read_config(base))
     model.prepare()
-    right = accuracy(model, images[held_out], labels[held_out], progress=progress)
     some = held_out[torch.randperm(len(held_out), generator=generator)[:MEASURED]]
     radius = certify(model, images[some], labels[some], "l2", progress=progress).radius
     model.save_pretrained(
@@ -455,7 +438,7 @@ def train_certified_abs(
             **asdict(settings),
             "final_loss": round(history[-1], 4),
             "images": len(trained),
-            "validation": {**vars(split), "images": len(held_out), "accuracy": right},
+            **validate(model, images[held_out], labels[held_out], split, progress),
             "certified": {
                 "images": len(some),
                 "mean_l2_radius": round(float(radius.mean()), 4),

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from absynth.errors import AbsynthError, FailedTasksError
+
+if TYPE_CHECKING:
+    from absynth.certified import CertifiedSettings
 
 app = typer.Typer(
     name="absynth",
@@ -107,21 +111,15 @@ def train(
     """Train a model; started again with the same --out it goes on where it was."""
     import torch
 
-    from absynth.certified import CERTIFIED_PROTOTYPES, certified_settings, train_certified_abs
+    from absynth.certified import certified_settings
     from absynth.data import read_dataset
     from absynth.data.split import Validation
     from absynth.evaluate.data import read_for
     from absynth.models.pretrained import read_config
     from absynth.progress import progress_display
-    from absynth.recipes import (
-        VALIDATION_SHARE,
-        read_validation,
-        train_binary_abs,
-        train_codebook_abs,
-        training_settings,
-    )
+    from absynth.recipes import VALIDATION_SHARE, read_validation, training_settings
     from absynth.recipes import train as run
-    from absynth.zoo import load, model_folder
+    from absynth.zoo import model_folder
 
     derived = model in ("binary-abs", "codebook-abs", "certified-abs")
     settings, certified = None, None
@@ -138,10 +136,8 @@ def train(
             raise AbsynthError(
                 f"The recipe '{model}' goes by its base; leave the size and the validation out."
             )
-        dataset, held_out = (
-            read_for([base], data, "train", strict=strict),
-            read_validation(model_folder(base)),
-        )
+        dataset = read_for([base], data, "train", strict=strict)
+        held_out = read_validation(model_folder(base))
     else:
         dataset = read_dataset(data, "train", size=None if size is None else (size, size), strict=strict)
         share = 0.0 if dataset.digits else VALIDATION_SHARE
@@ -150,40 +146,9 @@ def train(
     images, labels = dataset.images, dataset.labels
     command = shlex.join(["absynth", *sys.argv[1:]])
     with progress_display(not quiet) as progress:
-        if model == "binary-abs":
-            train_binary_abs(
-                load(base),
-                images,
-                labels,
-                seed=seed,
-                out=out,
-                command=command,
-                progress=progress,
-                validation=held_out,
-            )
-        elif certified is not None:
-            train_certified_abs(
-                model_folder(base),
-                images,
-                labels,
-                settings=certified,
-                prototypes=prototypes or CERTIFIED_PROTOTYPES,
-                out=out,
-                command=command,
-                progress=progress,
-                validation=held_out,
-            )
-        elif settings is None:
-            train_codebook_abs(
-                model_folder(base),
-                images,
-                labels,
-                seed=seed,
-                out=out,
-                command=command,
-                progress=progress,
-                validation=held_out,
-            )
+        if settings is None:
+            derive = _derivation(model, base, seed, certified, prototypes)
+            derive(images, labels, out=out, command=command, progress=progress, validation=held_out)
         else:
             run(
                 model,
@@ -201,6 +166,23 @@ def train(
     if found := read_config(out)["training"].get("validation"):
         print(f"validation accuracy {found['accuracy']:.1%} ({found['images']} images held out)")
     print(out)
+
+
+def _derivation(
+    model: str, base: str, seed: int, certified: CertifiedSettings | None, prototypes: int | None
+) -> Callable[..., object]:
+    """The recipe of a model that builds on another; it takes the images, their labels and where to put it."""
+    from absynth.certified import CERTIFIED_PROTOTYPES, train_certified_abs
+    from absynth.recipes import train_binary_abs, train_codebook_abs
+    from absynth.zoo import load, model_folder
+
+    if model == "binary-abs":
+        return partial(train_binary_abs, load(base), seed=seed)
+    folder = model_folder(base)
+    if certified is None:
+        return partial(train_codebook_abs, folder, seed=seed)
+    size = prototypes or CERTIFIED_PROTOTYPES
+    return partial(train_certified_abs, folder, settings=certified, prototypes=size)
 
 
 def _remark(remarks: Iterable[str]) -> None:

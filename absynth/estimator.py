@@ -31,12 +31,12 @@ from absynth.data.domain import LARGEST_SIDE, SMALLEST_SIDE, Domain, Size
 from absynth.data.split import Validation
 from absynth.inference import ABS, CodebookABS
 from absynth.inference.codebook import draw_latents
-from absynth.models.confidence import fit_alpha, logits_to_probabilities
+from absynth.models.confidence import logits_to_probabilities
 from absynth.models.pretrained import PretrainedModel
 from absynth.models.vae import VAE
 from absynth.norms import parse_norm
 from absynth.progress import progress_display
-from absynth.recipes import CONFIDENCE_IMAGES, fast_settings, posterior_latents
+from absynth.recipes import fast_settings, fit_sharpness, posterior_latents
 from absynth.shapes import Images, Labels, Logits
 from absynth.training import TrainingSettings, train_vaes
 
@@ -269,10 +269,7 @@ class ABSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         model.domain = Domain(tuple(map(str, self.classes_)), (height, width))
         model.prepare()
         model.eval().requires_grad_(False)
-        rows = held_out if len(held_out) else trained
-        seen = images[rows[:: math.ceil(len(rows) / CONFIDENCE_IMAGES)]]
-        logits = torch.cat([model(some) for some in seen.split(IMAGES_AT_ONCE)])
-        codebook.alpha = fit_alpha(-logits / codebook.alpha, 1)
+        codebook.alpha = fit_sharpness(model, images, held_out if len(held_out) else trained)
         return model
 
     def _train_vaes(self, images: Images, labels: Labels, seed: int) -> list[VAE]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -26,7 +26,7 @@ from absynth.inference.codebook import draw_latents
 from absynth.models.cnn import CNN, Binarized, StridedCNN, binarize
 from absynth.models.confidence import fit_alpha
 from absynth.models.pretrained import PretrainedModel, load_folder, read_config, read_domain, read_weights
-from absynth.models.vae import VAE
+from absynth.models.vae import VAE, Posterior
 from absynth.progress import Progress
 from absynth.rounds import ROUNDS, training_margins
 from absynth.shapes import Images, Labels, Losses
@@ -469,12 +469,10 @@ def train(
     ready = deepcopy(model)
     ready.prepare()
     if isinstance(model, ABS) and isinstance(ready, ABS) and not domain.digits:
-        seen = held_out if len(held_out) else trained
-        few = images[seen[:: math.ceil(len(seen) / CONFIDENCE_IMAGES)]]
-        model.codebook.alpha = ready.codebook.alpha = fit_alpha(
-            torch.cat([ready.eval().infer(some).losses for some in few.split(100)]), few[0].numel()
+        model.codebook.alpha = ready.codebook.alpha = fit_sharpness(
+            ready.eval(), images, held_out if len(held_out) else trained
         )
-    record |= _validate(ready, images[held_out], labels[held_out], chosen, progress)
+    record |= validate(ready, images[held_out], labels[held_out], chosen, progress)
     model.save_pretrained(out, record)
     return ready.requires_grad_(False)
 
@@ -506,10 +504,32 @@ def check_classes(images: Images, labels: Labels, domain: Domain | None = None) 
     return domain
 
 
-def _validate(
+@torch.no_grad()
+def fit_sharpness(model: ABS | CodebookABS, images: Images, rows: Int64[Tensor, "some"]) -> float:
+    """The sharpness of a confidence for data other than MNIST, by how well the model explains such images.
+
+    Args:
+        model: Ready to classify.
+        images: All images.
+        rows: Those that are like what it will see; at most ``CONFIDENCE_IMAGES`` of them are looked at.
+    """
+    few = images[rows[:: math.ceil(len(rows) / CONFIDENCE_IMAGES)]]
+    explain = model.losses if isinstance(model, CodebookABS) else lambda some: model.infer(some).losses
+    return fit_alpha(torch.cat([explain(some) for some in few.split(100)]), few[0].numel())
+
+
+def validate(
     model: PretrainedModel, images: Images, labels: Labels, validation: Validation, progress: Progress
 ) -> dict[str, Any]:
-    """The entry of a training record for the accuracy on the images held out; none if there are none."""
+    """The entry of a training record for the accuracy on the images held out; none if there are none.
+
+    Args:
+        model: Ready to classify.
+        images: That were held out.
+        labels: Their classes.
+        validation: How they were chosen.
+        progress: Where to show the inference.
+    """
     model.eval()
     if len(images) == 0:
         return {}
@@ -598,9 +618,21 @@ def train_binary_abs(
     model = Binarized(ABS(base.codebook, base.settings, fit_class_factors(torch.cat(losses), labels[chosen])))
     model.domain = base.domain
     record = {"command": command, "seed": seed, "images": len(chosen)}
-    record |= _validate(model, images[held_out], labels[held_out], split, progress)
+    record |= validate(model, images[held_out], labels[held_out], split, progress)
     model.save_pretrained(out, record)
     return model.requires_grad_(False)
+
+
+@torch.no_grad()
+def posteriors(vae: VAE, images: Images) -> Posterior:
+    """What the encoder of a class says of images of that class, a bounded number at a time.
+
+    Args:
+        vae: In evaluation mode.
+        images: At least one.
+    """
+    parts = [vae.encoder(some) for some in images.split(1000)]
+    return Posterior(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 @torch.no_grad()
@@ -621,10 +653,7 @@ def posterior_latents(
     if len(images) == 0:
         raise AbsynthError("A class has no training images to take latents from; every class needs some.")
     order = torch.randperm(len(images), generator=generator)
-    mean, log_variance = (
-        torch.cat(parts)
-        for parts in zip(*(vae.encoder(images[rows]) for rows in order.split(1000)), strict=True)
-    )
+    mean, log_variance = posteriors(vae, images[order])
     rows = torch.arange(count) % len(images)
     noise = torch.randn(count, mean.shape[1], generator=generator)
     noise[: len(images)] = 0
@@ -677,9 +706,7 @@ def train_codebook_abs(
     record = {"command": command, "seed": seed, "images": len(trained)}
     model.prepare()
     if not model.domain.digits:
-        seen = held_out if len(held_out) else trained
-        few = images[seen[:: math.ceil(len(seen) / CONFIDENCE_IMAGES)]]
-        model.alpha = fit_alpha(model.losses(few), few[0].numel())
-    record |= _validate(model, images[held_out], labels[held_out], split, progress)
+        model.alpha = fit_sharpness(model, images, held_out if len(held_out) else trained)
+    record |= validate(model, images[held_out], labels[held_out], split, progress)
     model.save_pretrained(out, record)
     return model.requires_grad_(False)

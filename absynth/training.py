@@ -185,6 +185,62 @@ def variational(
     return (weights / weights.mean() * losses).mean()
 
 
+@dataclass(frozen=True)
+class Run:
+    """What a training needs to go on from where it was interrupted, and end with the very same weights.
+
+    Attributes:
+        checkpoint: Where it is kept.
+        signature: What tells this run from others.
+        model: The network as it is.
+        optimizer: Of its parameters.
+        schedule: Of the learning rate.
+        generator: Source of every draw.
+    """
+
+    checkpoint: Path
+    signature: dict[str, Any]
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    generator: torch.Generator
+
+    def restore(self) -> list[float]:
+        """Brings all back to how it was saved, if it was; the losses until then.
+
+        Raises:
+            AbsynthError: If the checkpoint is damaged or belongs to another run.
+        """
+        if not self.checkpoint.exists():
+            return []
+        state = _read_checkpoint(self.checkpoint, self.signature)
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError:
+            raise AbsynthError(
+                f"The checkpoint {self.checkpoint} belongs to another network; "
+                "train into another folder or delete it."
+            ) from None
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.generator.set_state(state["generator"])
+        history: list[float] = state["history"]
+        return history
+
+    def save(self, history: list[float]) -> None:
+        """Keeps how all is now, with the losses until now."""
+        state = {
+            "signature": self.signature,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "generator": self.generator.get_state(),
+            "history": history,
+        }
+        with atomic_path(self.checkpoint) as temporary:
+            torch.save(state, temporary)
+
+
 def fit(
     make_model: Callable[[], nn.Module],
     images: Images,
@@ -237,7 +293,6 @@ def fit(
     kept_every = math.ceil(STEPS_A_CHECKPOINT / steps_an_epoch) if settings.least_steps else 1
     steps = epochs * steps_an_epoch
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    history: list[float] = []
     signature = {
         **vars(settings),
         "images": len(images),
@@ -246,19 +301,8 @@ def fit(
         "perturbed": perturbation is not None,
         **({} if adversary is None else {"adversary": asdict(adversary)}),
     }
-    if checkpoint.exists():
-        state = read_checkpoint(checkpoint, signature)
-        try:
-            model.load_state_dict(state["model"])
-        except RuntimeError:
-            raise AbsynthError(
-                f"The checkpoint {checkpoint} belongs to another network; "
-                "train into another folder or delete it."
-            ) from None
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        generator.set_state(state["generator"])
-        history = state["history"]
+    run = Run(checkpoint, signature, model, optimizer, schedule, generator)
+    history = run.restore()
     task = progress.add_task(description, total=epochs, completed=len(history), note="")
     while len(history) < epochs:
         if history and finished is not None and finished(model.eval(), len(history) / epochs):
@@ -281,16 +325,7 @@ def fit(
         progress.update(task, advance=1, note=f"loss {history[-1]:.3f}")
         if len(history) % kept_every and len(history) < epochs:
             continue
-        state = {
-            "signature": signature,
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "schedule": schedule.state_dict(),
-            "generator": generator.get_state(),
-            "history": history,
-        }
-        with atomic_path(checkpoint) as temporary:
-            torch.save(state, temporary)
+        run.save(history)
     return model.eval(), history
 
 
@@ -310,12 +345,7 @@ def fingerprint(*tensors: Tensor) -> str:
     return digest.hexdigest()
 
 
-def read_checkpoint(path: Path, signature: dict[str, Any]) -> dict[str, Any]:
-    """What a run with this signature has stored, by the names in ``CHECKPOINT_ENTRIES``.
-
-    Raises:
-        AbsynthError: If it is damaged or belongs to another run.
-    """
+def _read_checkpoint(path: Path, signature: dict[str, Any]) -> dict[str, Any]:
     content = io.BytesIO(path.read_bytes())
     try:
         state: dict[str, Any] = torch.load(content, weights_only=True)

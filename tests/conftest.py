@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -55,3 +56,17 @@ def make_images() -> Callable[[int], Tensor]:
         return torch.rand(count, 1, 28, 28, generator=torch.Generator().manual_seed(seed))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def contents() -> Callable[[Path], dict[str, bytes]]:
+    """Every file of a result store that counts: neither the seconds nor what a killed run was writing."""
+
+    def read(folder: Path) -> dict[str, bytes]:
+        return {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in sorted(folder.rglob("[!.]*"))
+            if path.is_file() and path.parent.name != "seconds"
+        }
+
+    return read

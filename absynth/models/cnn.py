@@ -18,33 +18,27 @@ STRIDES = (1, 2, 2, 1)
 MAPS = (20, 70, 256)
 
 
-@register
-class CNN(PretrainedModel):
-    """The paper's plain network: four convolutions with batch norm and ELU (appendix A.2).
+class _Network(PretrainedModel):
+    """A network that is a sequence of layers from an image to the logits.
 
     Args:
         classes: Number of classes.
         image_size: Rows and columns of an image.
     """
 
-    type_name = "cnn"
+    layers: nn.Sequential
 
     def __init__(self, classes: int = 10, image_size: Size = DIGITS.size) -> None:
         super().__init__()
+        check_size(image_size)
         self.classes, self.image_size = classes, image_size
-        kernels = encoder_kernels(image_size)
-        maps = (1, *MAPS, classes)
-        layers: list[nn.Module] = []
-        for inputs, outputs, kernel, stride in zip(maps[:-1], maps[1:], kernels, STRIDES, strict=True):
-            layers += [nn.Conv2d(inputs, outputs, kernel, stride), nn.BatchNorm2d(outputs), nn.ELU()]
-        self.layers = nn.Sequential(*layers[:-2], nn.Flatten())
 
     def config(self) -> dict[str, Any]:
         """The number of classes, and the size of the images unless it is 28×28."""
         return {"classes": self.classes, **size_entry(self.image_size)}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> CNN:
+    def from_config(cls, config: dict[str, Any]) -> _Network:
         """An untrained network of the configured number of classes and size of images."""
         height, width = config.get("image_size", DIGITS.size)
         return cls(config["classes"], (height, width))
@@ -61,7 +55,28 @@ class CNN(PretrainedModel):
 
 
 @register
-class StridedCNN(PretrainedModel):
+class CNN(_Network):
+    """The paper's plain network: four convolutions with batch norm and ELU (appendix A.2).
+
+    Args:
+        classes: Number of classes.
+        image_size: Rows and columns of an image.
+    """
+
+    type_name = "cnn"
+
+    def __init__(self, classes: int = 10, image_size: Size = DIGITS.size) -> None:
+        super().__init__(classes, image_size)
+        kernels = encoder_kernels(image_size)
+        maps = (1, *MAPS, classes)
+        layers: list[nn.Module] = []
+        for inputs, outputs, kernel, stride in zip(maps[:-1], maps[1:], kernels, STRIDES, strict=True):
+            layers += [nn.Conv2d(inputs, outputs, kernel, stride), nn.BatchNorm2d(outputs), nn.ELU()]
+        self.layers = nn.Sequential(*layers[:-2], nn.Flatten())
+
+
+@register
+class StridedCNN(_Network):
     """A small network that is quick to train adversarially: two strided convolutions, a hidden layer, ReLU.
 
     The layers are those of Wong and Kolter 2018 (arXiv 1711.00851, section 4), but wider. There is no batch
@@ -75,9 +90,7 @@ class StridedCNN(PretrainedModel):
     type_name = "strided-cnn"
 
     def __init__(self, classes: int = 10, image_size: Size = DIGITS.size) -> None:
-        super().__init__()
-        check_size(image_size)
-        self.classes, self.image_size = classes, image_size
+        super().__init__(classes, image_size)
         self.layers = nn.Sequential(
             nn.Conv2d(1, 32, 4, stride=2, padding=1),
             nn.ReLU(),
@@ -88,26 +101,6 @@ class StridedCNN(PretrainedModel):
             nn.ReLU(),
             nn.Linear(256, classes),
         )
-
-    def config(self) -> dict[str, Any]:
-        """The number of classes, and the size of the images unless it is 28×28."""
-        return {"classes": self.classes, **size_entry(self.image_size)}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> StridedCNN:
-        """An untrained network of the configured number of classes and size of images."""
-        height, width = config.get("image_size", DIGITS.size)
-        return cls(config["classes"], (height, width))
-
-    def forward(self, images: Images) -> Logits:
-        """The logits.
-
-        Raises:
-            AbsynthError: If the images have another size.
-        """
-        check_image_size(images, self.image_size)
-        logits: Tensor = self.layers(images)
-        return logits
 
 
 class _Threshold(torch.autograd.Function):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,15 +77,6 @@ def bench(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return bench
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file that counts: neither the seconds nor what a killed run was writing."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("[!.]*"))
-        if path.is_file() and path.parent.name != "seconds"
-    }
-
-
 def test_a_users_model_on_a_users_data(bench: Any, tmp_path: Path) -> None:
     out, report = tmp_path / "results", tmp_path / "table.md"
     options = ("--model", "my_file.py:make_model", "--data", "two.npz", "-n", "5", "--out", str(out))
@@ -112,7 +104,9 @@ def test_saved_folders_and_names_side_by_side(bench: Any, tmp_path: Path) -> Non
     assert "40 test images" in result.output
 
 
-def test_a_killed_command_resumes_to_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+def test_a_killed_command_resumes_to_the_same_bytes(
+    folder: Path, tmp_path: Path, contents: Callable[[Path], dict[str, bytes]]
+) -> None:
     pytest.importorskip("tomllib", reason="reading TOML takes Python 3.11")
     config = tmp_path / "small.toml"
     config.write_text(

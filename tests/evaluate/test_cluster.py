@@ -168,15 +168,6 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     return run
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file that counts: neither the seconds nor what a killed run was writing."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("[!.]*"))
-        if path.is_file() and path.parent.name != "seconds"
-    }
-
-
 def rows(folder: Path) -> list[tuple[str, str, str, int]]:
     """What each record is of."""
     found = [row for path in (folder / "records").glob("[!.]*") for row in pq.read_table(path).to_pylist()]
@@ -195,7 +186,11 @@ def test_a_cluster_that_is_not_there() -> None:
 
 @pytest.mark.usefixtures("engine")
 def test_both_engines_write_the_same_bytes(
-    run: Callable[..., int], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., int],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    contents: Callable[[Path], dict[str, bytes]],
 ) -> None:
     models = ("my_file.py:make_model", "cnn")
     import ray
@@ -211,7 +206,9 @@ def test_both_engines_write_the_same_bytes(
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_killed_worker_is_replaced(run: Callable[..., int], folder: Path, tmp_path: Path) -> None:
+def test_a_killed_worker_is_replaced(
+    run: Callable[..., int], folder: Path, tmp_path: Path, contents: Callable[[Path], dict[str, bytes]]
+) -> None:
     models = ("my_file.py:make_deadly",)
     assert not (folder / "killed").exists()
     assert run(*arguments(folder, tmp_path / "ray", *models), "--engine", "ray") == 0
@@ -221,7 +218,11 @@ def test_a_killed_worker_is_replaced(run: Callable[..., int], folder: Path, tmp_
 
 
 def test_a_killed_driver_goes_on_where_it_was(
-    run: Callable[..., int], folder: Path, address: str, tmp_path: Path
+    run: Callable[..., int],
+    folder: Path,
+    address: str,
+    tmp_path: Path,
+    contents: Callable[[Path], dict[str, bytes]],
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     models = ("my_file.py:make_slow",)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,6 @@ SCRIPT = Path(__file__).with_name("small_benchmark.py")
 TASKS = 40
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the children of this test are forked")
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file that counts: neither the seconds nor what a killed run was writing."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("[!.]*"))
-        if path.is_file() and path.parent.name != "seconds"
-    }
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +32,9 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], P
     return json.loads(result.stdout), folder
 
 
-def test_a_killed_run_resumes_to_the_same_bytes(outcome: tuple[dict[str, Any], Path]) -> None:
+def test_a_killed_run_resumes_to_the_same_bytes(
+    outcome: tuple[dict[str, Any], Path], contents: Callable[[Path], dict[str, bytes]]
+) -> None:
     story, folder = outcome
     assert story["first"] == 0
     assert story["exits"] == [0]
@@ -50,13 +44,17 @@ def test_a_killed_run_resumes_to_the_same_bytes(outcome: tuple[dict[str, Any], P
     assert contents(folder / "killed") == contents(folder / "whole")
 
 
-def test_two_runs_at_once_leave_the_store_of_one(outcome: tuple[dict[str, Any], Path]) -> None:
+def test_two_runs_at_once_leave_the_store_of_one(
+    outcome: tuple[dict[str, Any], Path], contents: Callable[[Path], dict[str, bytes]]
+) -> None:
     story, folder = outcome
     assert story["together"] == [0, 0]
     assert contents(folder / "together") == contents(folder / "whole")
 
 
-def test_the_store_is_complete(outcome: tuple[dict[str, Any], Path]) -> None:
+def test_the_store_is_complete(
+    outcome: tuple[dict[str, Any], Path], contents: Callable[[Path], dict[str, bytes]]
+) -> None:
     files = contents(outcome[1] / "whole")
     kinds = [name.partition("/")[0] for name in files]
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {
