@@ -33,7 +33,7 @@ from absynth.inference.codebook import DECODED_AT_ONCE
 from absynth.models.pretrained import read_config, read_domain
 from absynth.models.vae import VAE, Decoder, Posterior
 from absynth.progress import Progress
-from absynth.recipes import posterior_latents, posteriors, read_vaes, validate
+from absynth.recipes import fit_sharpness, posterior_latents, posteriors, read_vaes, validate
 from absynth.shapes import Images, Labels
 from absynth.training import Perturbation, Run, bend, fingerprint
 
@@ -429,6 +429,8 @@ def train_certified_abs(
     model = CodebookABS(decoders, torch.stack(latents))
     model.domain = read_domain(read_config(base))
     model.prepare()
+    if not model.domain.digits:
+        model.alpha = fit_sharpness(model, images, held_out if len(held_out) else trained)
     some = held_out[torch.randperm(len(held_out), generator=generator)[:MEASURED]]
     radius = certify(model, images[some], labels[some], "l2", progress=progress).radius
     model.save_pretrained(
