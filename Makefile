@@ -4,7 +4,7 @@ INSTALLED := .venv/.installed
 TOOLS := .venv/.installed-tools
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: run test check docs
+.PHONY: run test check docs bench results build release audit-dependencies
 
 # The main job: the quick robustness benchmark on the shipped models, then a page of its results.
 run: $(INSTALLED)
@@ -27,6 +27,22 @@ check: $(TOOLS)
 # would count none). The variable silences the theme's notice about its successor.
 docs: $(TOOLS)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The page on speed, docs/speed.md, measured here; beside FAISS, if the extra `bench` is installed.
+bench: $(INSTALLED)
+	$(BIN)/python docs/tools/speed.py
+
+# The sdist and the wheel of the last commit in dist/, if two builds give the same bytes.
+build: $(TOOLS)
+	$(BIN)/python tools/release.py --no-install
+
+# The same, once the wheel has classified a digit in a clean environment of the pinned versions.
+release: $(TOOLS)
+	$(BIN)/python tools/release.py
+
+# Known vulnerabilities of what is installed, which takes the network.
+audit-dependencies: $(TOOLS)
+	$(BIN)/python tools/audit_dependencies.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -10,6 +10,20 @@ class AbsynthError(ValueError):
     """
 
 
+class UnwritableError(AbsynthError, OSError):
+    """A file that cannot be written; whoever can do without it may catch it as the :class:`OSError` it is."""
+
+
+def first_line(error: BaseException) -> str:
+    r"""The first line of what an error says, or else its kind, to be quoted in a sentence.
+
+    >>> first_line(OSError("cannot be parsed\nat byte 7\n"))
+    'cannot be parsed'
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
 class FailedTasksError(Exception):
     """Some tasks of many raised what is no :class:`AbsynthError`; all others are done.
 

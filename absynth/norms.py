@@ -30,6 +30,16 @@ def parse_norm(name: str) -> Norm:
     raise AbsynthError(f"There is no norm '{name}'; choose one of {', '.join(NORMS)}.")
 
 
+def check_box(images: Images) -> None:
+    """Sees that every pixel lies in the box.
+
+    Raises:
+        AbsynthError: If one is NaN or outside [0, 1].
+    """
+    if not bool(((images >= 0) & (images <= 1)).all()):
+        raise AbsynthError("The images have values that are NaN or outside [0, 1]; scale them to [0, 1].")
+
+
 def distance(first: Images, second: Images, norm: Norm) -> Float[Tensor, "batch"]:
     """How far two batches of images are apart, image by image, in float64.
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import zipfile
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from absynth.adversarial import Adversary
 from absynth.errors import AbsynthError
-from absynth.files import atomic_path
+from absynth.files import write_bytes
 from absynth.models.vae import VAE, elbo_losses
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels
@@ -221,14 +221,20 @@ class Run:
                 f"The checkpoint {self.checkpoint} belongs to another network; "
                 "train into another folder or delete it."
             ) from None
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.generator.set_state(state["generator"])
-        history: list[float] = state["history"]
-        return history
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.load_state_dict(state["schedule"])
+            self.generator.set_state(state["generator"])
+            return [float(loss) for loss in state["history"]]
+        except Exception:  # whatever torch may meet in states of other shapes
+            raise _damaged(self.checkpoint) from None
 
     def save(self, history: list[float]) -> None:
-        """Keeps how all is now, with the losses until now."""
+        """Keeps how all is now, with the losses until now.
+
+        Raises:
+            UnwritableError: If the checkpoint cannot be written.
+        """
         state = {
             "signature": self.signature,
             "model": self.model.state_dict(),
@@ -237,8 +243,9 @@ class Run:
             "generator": self.generator.get_state(),
             "history": history,
         }
-        with atomic_path(self.checkpoint) as temporary:
-            torch.save(state, temporary)
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_bytes(self.checkpoint, content.getvalue())
 
 
 def fit(
@@ -346,20 +353,28 @@ def fingerprint(*tensors: Tensor) -> str:
 
 
 def _read_checkpoint(path: Path, signature: dict[str, Any]) -> dict[str, Any]:
-    content = io.BytesIO(path.read_bytes())
     try:
+        content = io.BytesIO(path.read_bytes())
+        with zipfile.ZipFile(content) as archive:  # whose checksums torch does not look at
+            if archive.testzip() is not None:
+                raise ValueError("a checksum is wrong")
+        content.seek(0)
         state: dict[str, Any] = torch.load(content, weights_only=True)
         stored = {name: state[name] for name in CHECKPOINT_ENTRIES}["signature"]
         # Only a run with an adversary stores one; other entries that an older run did not know are not asked.
         changed = sorted(name for name in {*stored, "adversary"} if signature.get(name) != stored.get(name))
-    except (RuntimeError, UnpicklingError, EOFError, LookupError, ValueError, TypeError, AttributeError):
-        raise AbsynthError(f"The checkpoint {path} is damaged; delete it to start again.") from None
+    except Exception:  # whatever zipfile and torch may meet in a damaged file
+        raise _damaged(path) from None
     if changed:
         raise AbsynthError(
             f"The checkpoint {path} belongs to a run with other {', '.join(changed)}; "
             "train into another folder or delete it."
         )
     return state
+
+
+def _damaged(path: Path) -> AbsynthError:
+    return AbsynthError(f"The checkpoint {path} is damaged; delete it to start again.")
 
 
 def train_vaes(

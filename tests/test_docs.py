@@ -1,5 +1,6 @@
 """The documentation says what is so: its code runs, its commands exist, its notebook works."""
 
+import ast
 import functools
 import json
 import re
@@ -155,6 +156,18 @@ def test_the_page_of_the_command_line_has_every_command_and_option(monkeypatch):
         for parameter in command.params:
             if parameter.param_type_name == "option" and parameter.name != "help":
                 assert f"`{parameter.opts[0]}`" in section
+
+
+def test_every_test_that_a_page_names_exists():
+    text = (ROOT / "docs" / "reference" / "faults.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+    named = [re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row) for row in rows]
+    assert sum(map(len, named)) > 30
+    for row, tests in zip(rows, named, strict=True):
+        assert tests or "| test that" in row or "make " in row or row.startswith("| command"), row
+        for file, test in tests:
+            tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+            assert test in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, test
 
 
 def test_docstrings_become_markdown(monkeypatch):

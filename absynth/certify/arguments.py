@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from absynth.errors import AbsynthError
+from absynth.norms import check_box
 
 
 def check_images(images: Tensor, labels: Tensor) -> None:
@@ -21,8 +22,7 @@ def check_images(images: Tensor, labels: Tensor) -> None:
         )
     if images.dtype != torch.float32:
         raise AbsynthError(f"The images are {images.dtype}; certificates are for float32 images.")
-    if not bool(((images >= 0) & (images <= 1)).all()):
-        raise AbsynthError("The images have values that are NaN or outside [0, 1]; scale them to [0, 1].")
+    check_box(images)
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
         raise AbsynthError(
             f"The labels are {labels.dtype} of shape {tuple(labels.shape)}; "

@@ -44,13 +44,17 @@ class Domain:
         """
         try:
             height, width = values["size"]
+            size = (int(height), int(width))
             names = tuple(str(name) for name in values["class_names"])
-            return cls(names, (int(height), int(width)), bool(values["digits"]))
-        except (KeyError, TypeError, ValueError):
+            digits = bool(values["digits"])
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise AbsynthError(
                 "The entry 'data' of the model config lacks class_names, size or digits; save the model "
                 "again."
             ) from None
+        check_size(size)
+        check_classes(len(names))
+        return cls(names, size, digits)
 
 
 DIGITS = Domain(tuple("0123456789"), (28, 28), digits=True)
@@ -68,6 +72,16 @@ def check_size(size: Size) -> None:
             f"Images of {format_size(size)} pixels were asked for; models take sides from {SMALLEST_SIDE} to "
             f"{LARGEST_SIDE}."
         )
+
+
+def check_classes(count: int) -> None:
+    """Sees that models can have so many classes.
+
+    Raises:
+        AbsynthError: If there are none, or more than 100.
+    """
+    if not 1 <= count <= MOST_CLASSES:
+        raise AbsynthError(f"{count} classes were asked for; models tell at most {MOST_CLASSES} apart.")
 
 
 def fit_size(size: Size) -> Size:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 import tempfile
-import zlib
 from pathlib import Path
 
 from absynth.data.catalog import CatalogEntry, Split, find_entry
+from absynth.data.readers import unpack
 from absynth.data.sources import Source, SourceError
 from absynth.errors import AbsynthError
 from absynth.files import atomic_path
@@ -114,8 +113,8 @@ def _obtain(source: Source, file: str, digest: str, workspace: Path) -> bytes:
     content = source.read(file.removesuffix(".gz"), workspace)
     if not file.endswith(".gz") and content[:2] == b"\x1f\x8b":
         try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error):
+            content = unpack(content, file)
+        except AbsynthError:
             raise SourceError(f"delivered a broken {file}.gz") from None
     if hashlib.sha256(content).hexdigest() != digest:
         raise SourceError(f"delivered a {file} with another SHA-256 than {digest[:12]}...")
@@ -132,10 +131,5 @@ def _read_intact(path: Path, digest: str) -> bytes | None:
 
 
 def _store(path: Path, content: bytes) -> None:
-    try:
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(content)
-    except OSError as error:
-        raise AbsynthError(
-            f"{path} cannot be written ({error.strerror}); set {CACHE_VARIABLE} to a folder that can."
-        ) from None
+    with atomic_path(path, f"set {CACHE_VARIABLE} to a folder that can") as temporary:
+        temporary.write_bytes(content)

@@ -102,16 +102,16 @@ def _read_encoded(source: Path | io.BytesIO, name: str) -> Float[ndarray, "heigh
 
     try:
         with warnings.catch_warnings():
-            # Our own limit follows, and it is lower than Pillow's.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Our own limit follows, lower than Pillow's; where it can read on, the rest is no matter.
+            warnings.simplefilter("ignore")
             with Image.open(source, formats=("PNG", "JPEG")) as picture:
                 _check_size(name, picture.height, picture.width)
                 return _decode(ImageOps.exif_transpose(picture))
     except Image.DecompressionBombError:
         raise AbsynthError(_too_large(name)) from None
-    except (OSError, SyntaxError, ValueError, IndexError) as error:
-        if isinstance(error, AbsynthError):
-            raise
+    except AbsynthError:
+        raise
+    except Exception:  # whatever Pillow may meet in a damaged file
         raise AbsynthError(
             f"{name} cannot be read as a picture; give an undamaged PNG, JPEG or .npy file."
         ) from None
@@ -128,14 +128,16 @@ def _decode(picture: Any) -> Float[ndarray, "height width *channels"]:
         mode = "LA"
     else:
         mode = "RGBA" if transparent else "RGB"
-    return np.asarray(picture.convert(mode), dtype=np.float32) / 255
+    pixels = np.array(picture.convert(mode), dtype=np.float32)
+    pixels /= 255
+    return pixels
 
 
 def _read_array(path: Path, name: str) -> Float[ndarray, "height width *channels"]:
     try:
         # Mapped, so that a header that promises terabytes is seen before memory is taken for them.
         array = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError, OverflowError):
+    except Exception:  # whatever NumPy may meet in a damaged header
         raise AbsynthError(f"{name} cannot be read as an array; give one that numpy.save wrote.") from None
     if array.ndim == 3 and array.shape[0] == 1:
         array = array[0]

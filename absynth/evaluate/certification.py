@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from absynth.certify import certify
-from absynth.errors import AbsynthError
+from absynth.errors import AbsynthError, first_line
 from absynth.evaluate.engine import Engine, Job, LocalEngine, run_jobs
 from absynth.evaluate.tasks import data_hash, weights_hash
 from absynth.files import atomic_path, write_text
-from absynth.norms import Norm
+from absynth.norms import NORMS, Norm
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels
 
@@ -96,18 +96,18 @@ def certify_images(
         engine: Where pieces are certified; by default in this process.
 
     Raises:
-        AbsynthError: If there are no certificates for the model.
+        AbsynthError: If there are no certificates for the model, or a finished piece is damaged.
         FailedTasksError: After all others are done, if pieces raised anything else.
     """
     weights = weights_hash(model)
     engine = engine or LocalEngine()
     shared = engine.share(model)
     bar = progress.add_task("certify", total=len(indices) * len(norms), note="")
-    paths: list[Path] = []
+    pieces: dict[Path, list[int]] = {}
 
     def finish(path: Path, piece: list[CertificateRecord], _: float) -> None:
         with atomic_path(path) as temporary:
-            pq.write_table(to_table(piece), temporary)
+            pq.write_table(to_table(piece), temporary, write_page_checksum=True)
         progress.advance(bar, len(piece))
 
     def jobs() -> Iterator[Job]:
@@ -117,7 +117,7 @@ def certify_images(
                 chosen = images[rows], labels[rows]
                 identity = json.dumps([weights, norm, exact, rows, data_hash(*chosen)])
                 path = parts / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.parquet"
-                paths.append(path)
+                pieces[path] = rows
                 if path.exists():
                     progress.advance(bar, len(rows))
                     continue
@@ -127,8 +127,12 @@ def certify_images(
                 )
 
     run_jobs(engine, jobs(), progress, bar)
-    tables = [pq.read_table(path, schema=SCHEMA) for path in paths]
-    return [CertificateRecord(**row) for table in tables for row in table.to_pylist()]
+    advice = "delete it to certify these images again"
+    found = {path: read_certificate_file(path, advice) for path in pieces}
+    for path, rows in pieces.items():
+        if [record.index for record in found[path]] != rows:
+            raise AbsynthError(f"The certificates {path} are for other images; {advice}.")
+    return [record for records in found.values() for record in records]
 
 
 def _certify_piece(
@@ -148,6 +152,28 @@ def _certify_piece(
         )
         for row, index in enumerate(rows)
     ]
+
+
+def read_certificate_file(path: Path, advice: str) -> list[CertificateRecord]:
+    """The records of a Parquet file that :func:`write_certificates` wrote.
+
+    Args:
+        path: Of the file; columns that an earlier version did not write are None.
+        advice: What to do if it cannot be read.
+
+    Raises:
+        AbsynthError: If it cannot be read, or holds what is no certificate.
+    """
+    try:
+        table = pq.read_table(path, schema=SCHEMA, page_checksum_verification=True)
+        records = [CertificateRecord(**row) for row in table.to_pylist()]
+        if not all(one.norm in NORMS and one.radius >= 0 and one.index >= 0 for one in records):
+            raise ValueError("a norm, radius or index that is none")
+    except Exception as error:  # whatever Arrow may meet in a damaged file
+        raise AbsynthError(
+            f"The certificates {path} cannot be read ({first_line(error)}); {advice}."
+        ) from None
+    return records
 
 
 def to_table(records: Sequence[CertificateRecord]) -> pa.Table:
@@ -189,9 +215,12 @@ def write_certificates(
     if path.suffix == ".json":
         write_text(path, json.dumps(rows, indent=1) + "\n")
         return
-    write = pq.write_table if path.suffix == ".parquet" else pa_csv.write_csv
+    table = pa.Table.from_pylist(rows, schema=schema)
     with atomic_path(path) as temporary:
-        write(pa.Table.from_pylist(rows, schema=schema), temporary)
+        if path.suffix == ".parquet":
+            pq.write_table(table, temporary, write_page_checksum=True)
+        else:
+            pa_csv.write_csv(table, temporary)
 
 
 def run_certification(

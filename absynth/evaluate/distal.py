@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -204,8 +204,11 @@ def read_distal(folder: Path) -> list[Distal]:
             asked = {
                 name.removeprefix("confidence "): values for name, values in tensors.items() if " " in name
             }
-            found.append(Distal(**about, images=tensors["images"], steps=tensors["steps"], confidences=asked))
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            images, steps = tensors["images"], tensors["steps"]
+            if images.ndim != 4 or any(one.shape != images.shape[:1] for one in (steps, *asked.values())):
+                raise ValueError("shapes that do not fit together")
+            found.append(Distal(**about, images=images, steps=steps, confidences=asked))
+        except Exception:  # whatever safetensors and JSON may meet in a damaged file
             raise AbsynthError(
                 f"The images {path} are damaged; delete them and run 'absynth distal'."
             ) from None

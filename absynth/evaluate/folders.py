@@ -8,8 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import fsspec
 
-from absynth.errors import AbsynthError
-from absynth.files import atomic_path
+from absynth.errors import AbsynthError, UnwritableError, first_line
+from absynth.files import write_bytes
 
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"})
 """Where writing a file is one request, after which all of it is there and before which none is."""
@@ -37,7 +37,11 @@ class Folder(Protocol):
         """
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes a file, in the place of an earlier one of that name."""
+        """Writes a file, in the place of an earlier one of that name.
+
+        Raises:
+            UnwritableError: If it cannot be written.
+        """
 
 
 class LocalFolder:
@@ -74,8 +78,7 @@ class LocalFolder:
 
     def write(self, name: str, content: bytes) -> None:
         """Writes a file."""
-        with atomic_path(self._folder / name) as temporary:
-            temporary.write_bytes(content)
+        write_bytes(self._folder / name, content)
 
 
 class RemoteFolder:
@@ -95,9 +98,9 @@ class RemoteFolder:
             self._files, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
             self._files.exists(self._root)
         except Exception as error:
-            reason = str(error).partition("\n")[0]
             raise AbsynthError(
-                f"Results cannot be kept at {url} ({reason}); give a folder, or a URL that fsspec can open."
+                f"Results cannot be kept at {url} ({first_line(error)}); give a folder, or a URL that fsspec "
+                "can open."
             ) from None
         self._url = url.rstrip("/")
         self._puts = url.partition("://")[0] in OBJECT_STORES
@@ -117,11 +120,24 @@ class RemoteFolder:
 
     def read(self, name: str) -> bytes:
         """All of a file."""
-        return bytes(self._files.cat_file(f"{self._root}/{name}"))
+        try:
+            return bytes(self._files.cat_file(f"{self._root}/{name}"))
+        except OSError:
+            raise
+        except Exception as error:  # whose kind depends on what is behind the URL
+            raise OSError(first_line(error)) from None
 
     def write(self, name: str, content: bytes) -> None:
         """Writes a file."""
-        path = f"{self._root}/{name}"
+        try:
+            self._write(f"{self._root}/{name}", content)
+        except Exception as error:
+            raise UnwritableError(
+                f"{self.path(name)} cannot be written ({first_line(error)}); make room there, or see that "
+                "you may write there."
+            ) from None
+
+    def _write(self, path: str, content: bytes) -> None:
         if self._puts:
             self._files.pipe_file(path, content)
             return

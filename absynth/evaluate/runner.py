@@ -125,6 +125,8 @@ class _Benchmark:
     ) -> Iterator[Job]:
         known = self.store.get_numbers("clean", file, ["right", "images"])
         if known is not None:
+            if known[1] != len(chosen) or not 0 <= known[0] <= known[1]:
+                raise self.store.damaged(f"clean/{file}.json", "other images")
             self.accuracy[name] = known[0] / known[1]
             return
         batches = chosen.split(BATCH_SIZE)

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from absynth.errors import AbsynthError
+from absynth.errors import AbsynthError, first_line
 from absynth.evaluate.folders import open_folder
 from absynth.evaluate.tasks import Task
 from absynth.norms import Norm
@@ -118,7 +118,7 @@ class ResultStore:
             return
         indices = torch.tensor(task.indices)
         content = save({"adversarials": adversarials.cpu().contiguous(), "indices": indices})
-        name = f"{task.key}-{_digest(content)}.safetensors"
+        name = f"{task.key}-{content_digest(content)}.safetensors"
         self.write("adversarials", name, content)
         self.put_json("seconds", task.key, {"seconds": seconds})
         rows = [vars(record) | {"adversarials": name} for record in records]
@@ -170,8 +170,8 @@ class ResultStore:
             return dict(json.loads(self._files.read(file).decode()))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as error:
-            raise self._damaged(file, error) from None
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise self.damaged(file, error) from None
 
     def get_numbers(self, kind: str, name: str, keys: Sequence[str]) -> tuple[float, ...] | None:
         """Some numbers of what :meth:`put_json` wrote, by their keys; None if there is no such file.
@@ -184,8 +184,8 @@ class ResultStore:
             return None
         try:
             return tuple(float(value[key]) for key in keys)
-        except (ValueError, KeyError, TypeError) as error:
-            raise self._damaged(f"{kind}/{name}.json", error) from None
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise self.damaged(f"{kind}/{name}.json", error) from None
 
     def seconds(self, task: Task) -> float | None:
         """Wall-clock time that the task took; None if that is not known.
@@ -212,14 +212,12 @@ class ResultStore:
     def _rows(self, task: Task) -> list[dict[str, Any]]:
         file = self._records_name(task)
         try:
-            table = pq.read_table(pa.BufferReader(self._files.read(file)), page_checksum_verification=True)
-            if table.schema.remove_metadata() != SCHEMA:
-                raise ValueError("other columns")
-            rows: list[dict[str, Any]] = table.to_pylist()
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise self._damaged(file, error) from None
+            content = self._files.read(file)
+        except OSError as error:
+            raise self.damaged(file, error) from None
+        rows = read_rows(content, self._files.path(file))
         if tuple(row["index"] for row in rows) != task.indices:
-            raise self._damaged(file, "other images")
+            raise self.damaged(file, "other images")
         return rows
 
     def adversarials(self, task: Task) -> Tensor:
@@ -239,17 +237,53 @@ class ResultStore:
                 f"The images {self._files.path(file)} cannot be read ({error.strerror or error}); "
                 f"delete {records} to attack them again."
             ) from None
-        if name != f"{task.key}-{_digest(content)}.safetensors":
+        if name != f"{task.key}-{content_digest(content)}.safetensors":
             raise AbsynthError(
                 f"The images {self._files.path(file)} are damaged; delete them and {records} "
                 "to attack them again."
             )
         return load(content)["adversarials"]
 
-    def _damaged(self, name: str, reason: object) -> AbsynthError:
-        path = self._files.path(name)
-        return AbsynthError(f"The record {path} is damaged ({reason}); delete it to run it again.")
+    def damaged(self, name: str, reason: object) -> AbsynthError:
+        """The error that a file of this store is damaged.
+
+        Args:
+            name: Of the file, with its folder in the store.
+            reason: What is wrong with it.
+        """
+        return _damaged(self._files.path(name), reason)
 
 
-def _digest(content: bytes) -> str:
+def read_rows(content: bytes, path: str) -> list[dict[str, Any]]:
+    """The rows of a file of records, with the columns of :data:`SCHEMA`.
+
+    Args:
+        content: Of the file.
+        path: What to call it in a message.
+
+    Raises:
+        AbsynthError: If the file is damaged, or was written by a version with other columns.
+    """
+    try:
+        table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+        rows: list[dict[str, Any]] = table.to_pylist()
+    except Exception as error:  # whatever Arrow may meet in a damaged file
+        raise _damaged(path, error) from None
+    if table.schema.remove_metadata() != SCHEMA:
+        written, known = ({f"{one.name}: {one.type}" for one in fields} for fields in (table.schema, SCHEMA))
+        other = ", ".join(sorted(written ^ known))
+        raise AbsynthError(
+            f"The record {path} was written by another version of absynth (columns that differ: "
+            f"{other}); use that version, or delete it to run it again."
+        )
+    return rows
+
+
+def _damaged(path: str, reason: object) -> AbsynthError:
+    why = first_line(reason) if isinstance(reason, BaseException) else reason
+    return AbsynthError(f"The record {path} is damaged ({why}); delete it to run it again.")
+
+
+def content_digest(content: bytes) -> str:
+    """What the name of a file of adversarial images ends in."""
     return hashlib.sha256(content).hexdigest()[:24]

@@ -104,8 +104,19 @@ def read_reference(path: Path) -> dict[str, dict[Norm, Curve]]:
             for name, values in panel["models"].items():
                 accuracies = [float(value) / 100 for value in values["accuracy"]]
                 curve = Curve([float(value) for value in values["distance"]], accuracies)
+                if len(curve.sizes) != len(accuracies):
+                    raise ValueError("as many distances as accuracies are right")
                 found.setdefault(REFERENCE_NAMES[name], {})[norm] = curve
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        StopIteration,
+        RecursionError,
+    ):
         raise AbsynthError(
             f"{path} holds no accuracy-distortion curves; give a JSON file with norm, models, distance and "
             "accuracy."

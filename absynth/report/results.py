@@ -8,18 +8,14 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
 from absynth.errors import AbsynthError
-from absynth.evaluate.certification import SCHEMA as CERTIFICATE_SCHEMA
-from absynth.evaluate.certification import CertificateRecord
-from absynth.evaluate.store import Record
+from absynth.evaluate.certification import CertificateRecord, read_certificate_file
+from absynth.evaluate.store import Record, content_digest, read_rows
 from absynth.norms import Norm
 
 ORDER = (
@@ -200,11 +196,12 @@ def _titles(findings: Sequence[Finding]) -> dict[tuple[str, str], str]:
 def _read_records(path: Path) -> list[Finding]:
     names = [field.name for field in fields(Record)]
     try:
-        rows = pq.read_table(path, columns=[*names, "adversarials"]).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise AbsynthError(f"The record {path} is damaged ({error}); delete it to run it again.") from None
-    if rows and len(rows[0]) <= len(names):
-        raise AbsynthError(f"The record {path} lacks columns; delete it to run it again.")
+        content = path.read_bytes()
+    except OSError as error:
+        raise AbsynthError(
+            f"The record {path} cannot be read ({error.strerror}); see that it can be."
+        ) from None
+    rows = read_rows(content, str(path))
     return [Finding(Record(**{name: row[name] for name in names}), row["adversarials"]) for row in rows]
 
 
@@ -216,8 +213,11 @@ def _read_clean(folder: Path, weights: dict[str, str]) -> dict[str, CleanAccurac
         for path in sorted((folder / "clean").glob(f"{digest[:24]}-*.json")):
             try:
                 known = json.loads(path.read_text(encoding="utf-8"))
-                samples.append(CleanAccuracy(int(known["right"]), int(known["images"])))
-            except (OSError, ValueError, KeyError, TypeError):
+                sample = CleanAccuracy(int(known["right"]), int(known["images"]))
+                if not 0 <= sample.right <= sample.images != 0:
+                    raise ValueError("more right ones than images, or no images")
+                samples.append(sample)
+            except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 raise AbsynthError(f"The record {path} is damaged; delete it to run it again.") from None
         if samples:
             found[model] = max(samples, key=lambda sample: sample.images)
@@ -227,10 +227,13 @@ def _read_clean(folder: Path, weights: dict[str, str]) -> dict[str, CleanAccurac
 @lru_cache(maxsize=64)
 def _read_adversarials(path: Path) -> tuple[Tensor, Tensor]:
     try:
-        content = load_file(path)
-        return content["adversarials"], content["indices"]
-    except (OSError, SafetensorError, KeyError):
-        raise AbsynthError(f"The images {path} are missing or damaged; run the benchmark again.") from None
+        content = path.read_bytes()
+    except OSError:
+        content = b""
+    if path.stem.rpartition("-")[2] != content_digest(content):
+        raise AbsynthError(f"The images {path} are missing or damaged; run the benchmark again.")
+    tensors = load(content)
+    return tensors["adversarials"], tensors["indices"]
 
 
 def read_certificates(arguments: Iterable[str]) -> dict[str, tuple[CertificateRecord, ...]]:
@@ -258,11 +261,5 @@ def _read_certificate(argument: str) -> tuple[str, tuple[CertificateRecord, ...]
         raise AbsynthError(
             f"'{argument}' names no certificates; write for example codebook-abs=radii.parquet."
         )
-    try:
-        rows = pq.read_table(file, schema=CERTIFICATE_SCHEMA).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise AbsynthError(
-            f"The certificates {file} cannot be read ({error}); give a .parquet file that "
-            "'absynth certify --out' wrote."
-        ) from None
-    return model, tuple(CertificateRecord(**row) for row in rows)
+    advice = "give a .parquet file that 'absynth certify --out' wrote"
+    return model, tuple(read_certificate_file(Path(file), advice))

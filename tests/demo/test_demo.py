@@ -91,11 +91,15 @@ def test_a_picture_is_answered_whatever_its_size(examiner: Examiner, tmp_path: P
 def test_what_is_no_picture_is_refused_by_its_name_alone(examiner: Examiner, tmp_path: Path) -> None:
     (tmp_path / "<b>.png").write_text("no picture")
     np.save(tmp_path / "nan.npy", np.full((28, 28), np.nan, dtype=np.float32))
+    np.save(tmp_path / "inf.npy", np.full((28, 28), np.inf, dtype=np.float32))
+    Image.new("1", (8001, 8000)).save(tmp_path / "huge.png")
     np.save(tmp_path / "shape.npy", np.zeros((3, 4, 5), dtype=np.float32))
     np.save(tmp_path / "empty.npy", np.zeros((0, 28), dtype=np.float32))
     for name, words in (
         ("<b>.png", "&lt;b&gt;.png cannot be read as a picture"),
         ("nan.npy", "not finite"),
+        ("inf.npy", "not finite"),
+        ("huge.png", "is too large (8001x8000 pixels)"),
         ("shape.npy", "has the shape"),
         ("empty.npy", "is empty"),
         ("absent.png", "no file absent.png"),

@@ -12,6 +12,7 @@ from absynth.errors import AbsynthError
 from absynth.evaluate import certification
 from absynth.evaluate.certification import (
     CertificateRecord,
+    certify_images,
     radii,
     run_certification,
     write_certificates,
@@ -67,6 +68,17 @@ def test_an_interrupted_run_goes_on(problem, tmp_path, monkeypatch):
     assert len(calls) == 5  # one piece was there already: 2 norms x 2 pieces, and the one that died
     assert records == run(problem, None)
     assert [path.name for path in tmp_path.iterdir()] == ["radii.json"]
+
+
+def test_a_damaged_piece_is_named(problem, tmp_path):
+    model, images, labels = problem
+    options = {"indices": range(8), "norms": ["l2"], "exact": False, "parts": tmp_path}
+    with progress_display(False) as progress:
+        certify_images(model, images, labels, progress=progress, **options)
+        piece = next(tmp_path.iterdir())
+        piece.write_bytes(piece.read_bytes()[:-9])
+        with pytest.raises(AbsynthError, match=rf"{piece.name} cannot be read .* delete it to certify"):
+            certify_images(model, images, labels, progress=progress, **options)
 
 
 def test_every_format_holds_the_records(problem, tmp_path):

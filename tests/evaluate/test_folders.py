@@ -104,6 +104,23 @@ def test_an_object_store_gets_a_file_by_a_single_put(
         folder.read("kind/other")
 
 
+def test_a_place_that_takes_nothing_is_named(
+    places: dict[str, Path | str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: object, **__: object) -> None:
+        raise RuntimeError("Access denied.\nAsk for it.")
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", refuses)
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", refuses)
+    folder = open_folder(places["memory"])
+    with pytest.raises(
+        AbsynthError, match=r"^memory://results/kind/name cannot be written \(Access denied\);"
+    ):
+        folder.write("kind/name", b"all")
+    with pytest.raises(OSError, match=r"^Access denied$"):
+        folder.read("kind/name")
+
+
 def test_damage_is_named_by_its_url(places: dict[str, Path | str], progress: Progress) -> None:
     store = ResultStore(places["memory"])
     result = run_benchmark(PRESET, store, progress, load_model=load_model)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from absynth.errors import AbsynthError
 from absynth.evaluate import store as module
 from absynth.evaluate.store import Record, ResultStore
 from absynth.evaluate.tasks import Task
+from absynth.report.results import read_results
 
 TASK = Task("m", "w", "l2", "a", "{}", "mnist", "d", (7, 3), 0)
 RECORDS = [Record("m", "w", "l2", "a", "{}", "mnist", 0, index, 1, index / 2, 5) for index in TASK.indices]
@@ -98,6 +101,17 @@ def test_a_damaged_record_is_named(store: ResultStore, content: bytes) -> None:
     only(store, "records").write_bytes(content)
     with pytest.raises(AbsynthError, match=rf"{TASK.key}\.parquet is damaged .* delete it"):
         store.records([TASK])
+
+
+def test_records_of_another_version_are_refused_by_name(store: ResultStore) -> None:
+    path = only(store, "records")
+    table = pq.read_table(path).drop_columns(["adversarials"]).append_column("image", pa.array([1, 2]))
+    pq.write_table(table, path)
+    for read in (lambda: store.records([TASK]), lambda: read_results(Path(store.folder))):
+        with pytest.raises(AbsynthError, match=rf"{path.name} was written by another version of absynth"):
+            read()
+        with pytest.raises(AbsynthError, match=r"adversarials: string, image: int64\); use that version"):
+            read()
 
 
 def test_a_flipped_bit_is_told_or_changes_nothing(store: ResultStore) -> None:

@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from absynth.errors import AbsynthError
 from absynth.inference import ABS, CodebookABS, SearchSettings
 from absynth.inference.codebook import draw_latents
 from absynth.inference.decision import Decision, decide, decisions, probabilities
-from absynth.models.cnn import Binarized
+from absynth.models.cnn import CNN, Binarized
 from absynth.models.vae import Decoder
 
 
@@ -58,6 +59,28 @@ def test_models_that_explain_are_sure_of_what_they_synthesise(codebook: Codebook
     decisions = decide(codebook, images)
     assert [decision.label for decision in decisions] == [2, 2, 2]
     assert all(decision.confidence > 0.5 for decision in decisions)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, -0.1, 1.1])
+def test_pixels_outside_the_box_are_not_decided_on(
+    value: float, codebook: CodebookABS, make_images: Callable[..., Tensor]
+) -> None:
+    images = make_images(2)
+    images[1, 0, 3, 4] = value
+    for model in (codebook, Binarized(codebook), CNN().eval()):
+        with pytest.raises(AbsynthError, match="NaN or outside"):
+            decide(model, images)
+        assert decide(model, images[:0]) == []
+
+
+def test_images_of_another_shape_are_not_decided_on(
+    codebook: CodebookABS, make_images: Callable[..., Tensor]
+) -> None:
+    images = make_images(2)
+    for model in (codebook, Binarized(codebook), CNN().eval()):
+        for wrong in (images[:, :, :20], images.repeat(1, 3, 1, 1), torch.zeros(1, 1, 5000, 5000)):
+            with pytest.raises(AbsynthError, match="have shape"):
+                decide(model, wrong)
 
 
 def test_other_models_have_their_softmax(make_images: Callable[..., Tensor]) -> None:

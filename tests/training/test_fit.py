@@ -228,6 +228,11 @@ def test_another_network_is_refused(run: Fit) -> None:
         run(lambda: nn.Sequential(linear()))
 
 
+def flip_a_weight(content: bytes, state: dict[str, Any]) -> bytes:
+    place = content.index(state["model"]["1.weight"].numpy().tobytes())
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
 def damages(path: Path) -> dict[str, Callable[[], Any]]:
     content = path.read_bytes()
     state = torch.load(path, weights_only=True)
@@ -235,6 +240,7 @@ def damages(path: Path) -> dict[str, Callable[[], Any]]:
         "empty": lambda: path.write_bytes(b""),
         "cut short": lambda: path.write_bytes(content[: len(content) // 2]),
         "last bytes missing": lambda: path.write_bytes(content[:-20]),
+        "a flipped bit": lambda: path.write_bytes(flip_a_weight(content, state)),
         "text": lambda: path.write_text("hello\n"),
         "a pickle's end": lambda: path.write_bytes(b"\x80\x02."),
         "a list": lambda: torch.save([1, 2], path),
@@ -252,6 +258,7 @@ def damages(path: Path) -> dict[str, Callable[[], Any]]:
         "empty",
         "cut short",
         "last bytes missing",
+        "a flipped bit",
         "text",
         "a pickle's end",
         "a list",
