@@ -51,6 +51,11 @@ def load(
 ) -> PretrainedModel:
     """A pretrained model, in evaluation mode.
 
+    Decoding a codebook takes seconds, so the images of one of 16 MiB or more are kept, 4 GiB of them at most,
+    in the folder ``codebooks`` of the cache (see :func:`absynth.data.fetch.cache_folder`) and read from there
+    the next time, verified by their SHA-256. The environment variable ``ABSYNTH_CODEBOOK_CACHE=0`` turns this
+    off.
+
     Args:
         name_or_folder: A name of the zoo, a folder written by ``save_pretrained``, or ``user/name`` of a
             model that ``push_to_hub`` stored on the Hugging Face Hub, with ``@`` and a branch, tag or commit

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 
 from absynth.errors import AbsynthError
 from absynth.inference.codebook import CodebookABS
-from absynth.inference.latent import PAPER, SearchSettings, descend, reconstruction_loss
+from absynth.inference.latent import (
+    PAPER,
+    SearchSettings,
+    descend,
+    gauss_newton_hessian,
+    reconstruction_loss,
+)
 from absynth.models.confidence import logits_to_probabilities, losses_to_logits
 from absynth.models.pretrained import PretrainedModel, register
 from absynth.models.vae import Decoder, check_image_size
@@ -20,6 +26,9 @@ from absynth.shapes import Images, Logits, Losses
 
 IMAGES_AT_ONCE = 512
 """Images of MNIST's size refined together; bounds the memory of the search."""
+
+CURVATURE_SAMPLE = 64
+"""Latents of a class whose mean Hessian starts the quasi-Newton search."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +72,14 @@ class ABS(PretrainedModel):
     ) -> None:
         super().__init__()
         self.codebook = codebook
+        self.register_buffer("_inverse_hessians", None, persistent=False)
         self.settings = settings
         classes = len(codebook.decoders)
         self.class_factors = tuple(class_factors) if class_factors is not None else (1.0,) * classes
         if len(self.class_factors) != classes:
             raise AbsynthError(f"There are {classes} classes but {len(self.class_factors)} class factors.")
+
+    _inverse_hessians: Tensor | None
 
     def config(self) -> dict[str, Any]:
         """The codebook's config, the settings and the class factors."""
@@ -83,16 +95,25 @@ class ABS(PretrainedModel):
         return cls(
             CodebookABS.from_config(config["codebook"]),
             SearchSettings.from_json(config["settings"]),
-            config["class_factors"],
+            [float(factor) for factor in config["class_factors"]],
         )
 
-    def prepare(self) -> None:
-        """Folds batch norm if the settings say so, and decodes the codebook."""
+    def prepare(self, cached: bool = False) -> None:
+        """Folds batch norm if the settings say so, decodes the codebook and estimates its curvature."""
         if self.settings.fold_batch_norm:
             self.codebook.decoders = nn.ModuleList(
                 decoder.folded() for decoder in self.codebook.decoders if isinstance(decoder, Decoder)
             )
-        self.codebook.prepare()
+        self.codebook.prepare(cached)
+        if self.settings.method == "quasi-newton":
+            latents = self.codebook.latents.expand(len(self.codebook.decoders), -1, -1)
+            hessians = [
+                gauss_newton_hessian(decoder, own[:CURVATURE_SAMPLE]).mean(0)
+                for decoder, own in zip(self.codebook.decoders, latents, strict=True)
+                if isinstance(decoder, Decoder)
+            ]
+            inverse = torch.linalg.inv(torch.stack(hessians))
+            self.register_buffer("_inverse_hessians", inverse, persistent=False)
 
     def forward(self, images: Images) -> Logits:
         """The logits, differentiable in the images (see ``SearchSettings.gradient``)."""
@@ -127,7 +148,8 @@ class ABS(PretrainedModel):
             starts = codebook.latents.expand(len(codebook.decoders), -1, -1)[label][chosen[:, label]]
             rows = refined[:, label].nonzero().squeeze(1)
             if len(rows):
-                found = descend(decoder, images[rows], starts[rows], settings)
+                inverse = None if self._inverse_hessians is None else self._inverse_hessians[label][None]
+                found = descend(decoder, images[rows], starts[rows], settings, inverse)
                 starts = starts.index_copy(0, rows, found)
             if starts.requires_grad:
                 decoded = decoder(starts)
@@ -154,4 +176,5 @@ class ABS(PretrainedModel):
         pairs = images[:, None].expand_as(decoded).flatten(0, 1)
         scores = reconstruction_loss(pairs, decoded.flatten(0, 1), latents.flatten(0, 1))
         scores = scores.view(chosen.shape) * factors
-        return scores <= scores.amin(dim=1, keepdim=True) + self.settings.margin
+        second = scores.topk(min(2, scores.shape[1]), dim=1, largest=False).values[:, -1:]
+        return scores <= second + self.settings.margin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from absynth.data.domain import Size
+from absynth.data.domain import Size, check_classes
 from absynth.errors import AbsynthError
+from absynth.inference.cache import fingerprint, remembered
 from absynth.models.confidence import ALPHA
 from absynth.models.pretrained import register
 from absynth.models.prototypes import PrototypeClassifier
@@ -18,6 +20,8 @@ from absynth.models.vae import Decoder
 
 LEAST_LIKELY_DROPPED = 0.1
 DECODED_AT_ONCE = 500
+DECODE_RECIPE = f"decode 1, {DECODED_AT_ONCE} at once"
+"""Names the arithmetic of :meth:`CodebookABS.decode` in the cache; a change there needs another number."""
 
 
 def draw_latents(count: int, latents: int = 8, seed: int = 0) -> Float[Tensor, "1 prototype latent"]:
@@ -90,9 +94,16 @@ class CodebookABS(PrototypeClassifier):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> CodebookABS:
         """An untrained model of the configured sizes."""
-        decoders = [Decoder(**config["decoder"]) for _ in range(config["classes"])]
-        latents = torch.zeros(config["codebook"])
-        return cls(decoders, latents, config.get("biases"), config.get("alpha", ALPHA))
+        classes, shape = config["classes"], tuple(config["codebook"])
+        check_classes(classes)
+        decoders = [Decoder(**config["decoder"]) for _ in range(classes)]
+        if len(shape) != 3 or shape[0] not in (1, classes) or shape[1] < 1 or shape[2] != decoders[0].latents:
+            raise AbsynthError(
+                f"The config asks for a codebook of shape {shape}; (1 or {classes}, prototypes, "
+                f"{decoders[0].latents}) is right."
+            )
+        biases = [float(bias) for bias in config.get("biases") or (0.0,) * classes]
+        return cls(decoders, torch.zeros(shape), biases, float(config.get("alpha", ALPHA)))
 
     @property
     def image_size(self) -> Size:
@@ -101,16 +112,30 @@ class CodebookABS(PrototypeClassifier):
         assert isinstance(decoder, Decoder)
         return decoder.image_size
 
-    def prepare(self) -> None:
-        """Decodes the codebook (100 MB of prototypes for each 32,000)."""
+    def prepare(self, cached: bool = False) -> None:
+        """Decodes the codebook (100 MB of prototypes for each 32,000), or reads it from the cache."""
         self.eval()
         shared = self.latents.expand(len(self.decoders), -1, -1)
-        images = torch.stack([self.decode(label, latents).flatten(1) for label, latents in enumerate(shared)])
+        if cached and self.latents.device.type == "cpu":
+            size = shared[..., 0].numel() * math.prod(self.image_size) * self.latents.element_size()
+            folded = [decoder.folded() for decoder in self.decoders if isinstance(decoder, Decoder)]
+            weights = [weight for decoder in folded for weight in decoder.state_dict().values()]
+            key = fingerprint([*weights, self.latents], DECODE_RECIPE)
+            images = remembered(key, size, self._decode_all)
+        else:
+            images = self._decode_all()
         biases = torch.tensor(self.biases, dtype=images.dtype, device=images.device)
         offsets = 0.5 * shared.square().sum(-1) + biases[:, None]
         self.register_buffer("prototype_images", images, persistent=False)
         self.register_buffer("prototype_offsets", offsets, persistent=False)
         self.index()
+
+    def _decode_all(self) -> Float[Tensor, "class prototype pixel"]:
+        shared = self.latents.expand(len(self.decoders), -1, -1)
+        images = self.latents.new_empty(*shared.shape[:2], math.prod(self.image_size))
+        for label, latents in enumerate(shared):
+            images[label] = self.decode(label, latents).flatten(1)
+        return images
 
     @torch.no_grad()
     def decode(

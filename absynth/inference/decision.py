@@ -11,6 +11,7 @@ from absynth.inference.abs import ABS
 from absynth.inference.codebook import CodebookABS
 from absynth.models.cnn import Binarized
 from absynth.models.confidence import logits_to_probabilities
+from absynth.norms import check_box
 from absynth.shapes import Images, Logits
 
 LEAST_CONFIDENCE = 1.05
@@ -60,7 +61,11 @@ def decide(model: nn.Module, images: Images, least_confidence: float | None = No
         model: Any classifier.
         images: Shape (batch, channel, height, width), in [0, 1].
         least_confidence: Abstain below it; by default 1.05 / classes.
+
+    Raises:
+        AbsynthError: If a pixel is NaN or outside [0, 1].
     """
+    check_box(images)
     logits: Tensor = model(images)
     return decisions(logits, _confidences(model, logits), least_confidence)
 

@@ -15,6 +15,7 @@ from absynth.models.vae import Decoder
 from absynth.shapes import Images
 
 Latents = Float[Tensor, "batch latent"]
+InverseHessian = Float[Tensor, "#batch latent latent"]
 
 STEP_SHRINKAGE = 0.3
 """Of a quasi-Newton step that did not lower the loss."""
@@ -34,8 +35,8 @@ class SearchSettings:
         learning_rate: Of Adam.
         tolerance: The quasi-Newton search leaves an image when its next step promises a smaller gain.
         max_norm: Latents are kept in the ball ‖z‖ ≤ max_norm.
-        margin: Classes whose codebook score exceeds the best one by more than this (a sum over pixels) keep
-            that score, as they cannot win; infinite refines every class.
+        margin: Classes whose codebook score exceeds the second best by more than this (a sum over pixels)
+            keep that score, as they can be neither the best nor the runner-up; infinite refines every class.
         fold_batch_norm: Fold batch norm into the convolutions: the same function, computed faster.
         gradient: With respect to the image: ``envelope`` (2(x − G(z*)), exact at a minimum) or ``unrolled``
             (through all steps of the search; slow, to check the other against gradient masking).
@@ -103,7 +104,13 @@ def reconstruction_loss(images: Images, reconstructions: Images, latents: Latent
     return (images - reconstructions).square().flatten(1).sum(1) + 0.5 * latents.square().sum(1)
 
 
-def descend(decoder: Decoder, images: Images, latents: Latents, settings: SearchSettings) -> Latents:
+def descend(
+    decoder: Decoder,
+    images: Images,
+    latents: Latents,
+    settings: SearchSettings,
+    inverse: InverseHessian | None = None,
+) -> Latents:
     """The latents that the configured search finds for one class.
 
     Args:
@@ -111,13 +118,15 @@ def descend(decoder: Decoder, images: Images, latents: Latents, settings: Search
         images: What to explain.
         latents: Where to start, one for each image.
         settings: Method, steps and the rest.
+        inverse: Of the quasi-Newton search, see there.
     """
     if images.is_inference() or latents.is_inference():
         # What torch.inference_mode() made cannot enter a graph; copies made outside it can.
         with torch.inference_mode(False):
-            return descend(decoder, images.clone(), latents.clone(), settings)
-    search = descend_adam if settings.method == "adam" else descend_quasi_newton
-    return search(decoder, images, latents, settings)
+            return descend(decoder, images.clone(), latents.clone(), settings, inverse)
+    if settings.method == "adam":
+        return descend_adam(decoder, images, latents, settings)
+    return descend_quasi_newton(decoder, images, latents, settings, inverse)
 
 
 def descend_adam(decoder: Decoder, images: Images, latents: Latents, settings: SearchSettings) -> Latents:
@@ -159,31 +168,47 @@ def descend_adam(decoder: Decoder, images: Images, latents: Latents, settings: S
 
 
 @torch.no_grad()
+def gauss_newton_hessian(decoder: Decoder, latents: Latents) -> Float[Tensor, "batch latent latent"]:
+    """2 JᵀJ + I with the decoder's Jacobian J: the Hessian of the loss but for the decoder's curvature.
+
+    Args:
+        decoder: Without batch norm.
+        latents: Where.
+    """
+    jacobian = decoder.jacobian(latents)[1].flatten(2)
+    identity = torch.eye(latents.shape[1], dtype=latents.dtype, device=latents.device)
+    return 2 * jacobian @ jacobian.mT + identity
+
+
+@torch.no_grad()
 def descend_quasi_newton(
-    decoder: Decoder, images: Images, latents: Latents, settings: SearchSettings
+    decoder: Decoder,
+    images: Images,
+    latents: Latents,
+    settings: SearchSettings,
+    inverse: InverseHessian | None = None,
 ) -> Latents:
     """BFGS on the latents of one class, from a Gauss-Newton start; never worse than where it started.
 
-    The loss is a sum of squares, so its Hessian at the start is 2 JᵀJ + I but for the curvature of the
-    decoder, J being the decoder's Jacobian. One Jacobian gives the first inverse Hessian; BFGS updates
-    (Nocedal and Wright 2006, equation 6.17) keep it, so that every later step costs one gradient. A step
-    that does not lower the loss is shortened. An image is left alone once its next step promises less than
-    ``settings.tolerance``.
+    BFGS updates (Nocedal and Wright 2006, equation 6.17) keep an estimate of the inverse Hessian, so that
+    every step costs one gradient. A step that does not lower the loss is shortened. An image is left alone
+    once its next step promises less than ``settings.tolerance``.
 
     Args:
         decoder: Of the class, without batch norm.
         images: What to explain.
         latents: Where to start, one for each image.
         settings: Steps, tolerance and ball.
+        inverse: The first estimate for every image; by default each has that of Gauss and Newton at its
+            start, which saves half a step and costs as much as five.
     """
     targets = images.detach()
     identity = torch.eye(latents.shape[1], dtype=latents.dtype, device=latents.device)
-    decoded, tangents = decoder.jacobian(latents)
-    jacobian = tangents.flatten(2)
+    if inverse is None:
+        inverse = torch.linalg.inv(gauss_newton_hessian(decoder, latents))
+    inverse = inverse.expand(len(latents), -1, -1).clone()
     best = latents.clone()
-    lowest = reconstruction_loss(targets, decoded, latents)
-    slopes = best + 2 * torch.einsum("blp,bp->bl", jacobian, (decoded - targets).flatten(1))
-    inverse = torch.linalg.inv(2 * jacobian @ jacobian.mT + identity)
+    lowest, slopes = _value_and_slope(decoder, targets, latents)
     stride = torch.ones_like(lowest)
     active = torch.arange(len(best), device=best.device)
     for _ in range(settings.steps):
@@ -207,11 +232,8 @@ def descend_quasi_newton(
 def _value_and_slope(
     decoder: Decoder, images: Images, latents: Latents
 ) -> tuple[Float[Tensor, "batch"], Latents]:
-    with torch.enable_grad():
-        variable = latents.detach().requires_grad_()
-        values = reconstruction_loss(images, decoder(variable), variable)
-        (slopes,) = torch.autograd.grad(values.sum(), variable)
-    return values.detach(), slopes
+    decoded, pull_back = decoder.vjp(latents)
+    return reconstruction_loss(images, decoded, latents), latents + pull_back(2 * (decoded - images))
 
 
 def _bfgs_update(

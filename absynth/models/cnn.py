@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from absynth.data.domain import DIGITS, Size, check_size
+from absynth.data.domain import DIGITS, Size, check_classes, check_size
 from absynth.errors import AbsynthError
 from absynth.models.pretrained import PretrainedModel, build, full_config, register
 from absynth.models.vae import check_image_size, encoder_kernels, size_entry
@@ -41,6 +41,7 @@ class _Network(PretrainedModel):
     def from_config(cls, config: dict[str, Any]) -> _Network:
         """An untrained network of the configured number of classes and size of images."""
         height, width = config.get("image_size", DIGITS.size)
+        check_classes(config["classes"])
         return cls(config["classes"], (height, width))
 
     def forward(self, images: Images) -> Logits:
@@ -152,10 +153,10 @@ class Binarized(PretrainedModel):
         """The configured model behind a threshold."""
         return cls(build(config["model"]))
 
-    def prepare(self) -> None:
+    def prepare(self, cached: bool = False) -> None:
         """Prepares the model behind the threshold."""
         if isinstance(self.model, PretrainedModel):
-            self.model.prepare()
+            self.model.prepare(cached)
 
     def forward(self, images: Images) -> Logits:
         """The logits of the thresholded images."""

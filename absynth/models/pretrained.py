@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from absynth.data.domain import DIGITS, Domain
-from absynth.errors import AbsynthError
-from absynth.files import atomic_path, write_text
+from absynth.errors import AbsynthError, first_line
+from absynth.files import write_bytes, write_text
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -43,11 +45,18 @@ class PretrainedModel(nn.Module):
         """The model that ``config`` describes, its weights not loaded yet."""
         raise NotImplementedError
 
-    def prepare(self) -> None:
-        """Computes whatever is derived from the stored weights; called once after loading them."""
+    def prepare(self, cached: bool = False) -> None:
+        """Computes whatever is derived from the stored weights; called once after loading them.
+
+        Args:
+            cached: Whether to keep what takes long on disk, and to read it from there.
+        """
 
     def save_pretrained(self, folder: str | Path, training: dict[str, Any] | None = None) -> Path:
         """Writes ``config.json`` and ``model.safetensors`` into ``folder``.
+
+        A tensor that half precision holds without loss (:func:`round_to_half`) is stored in it. The config
+        has the SHA-256 of the weights, so that no others are taken for them.
 
         Args:
             folder: Made if needed; files of the same name are replaced at once, never half-written.
@@ -55,14 +64,18 @@ class PretrainedModel(nn.Module):
 
         Returns:
             The folder.
+
+        Raises:
+            UnwritableError: If a file cannot be written.
         """
         folder = Path(folder)
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        state = {name: _compact(tensor.detach().cpu()) for name, tensor in self.state_dict().items()}
         config = full_config(self)
         config |= {} if self.domain == DIGITS else {"data": self.domain.to_json()}
+        content = save(state)
+        config["sha256"] = hashlib.sha256(content).hexdigest()
         config |= {"training": training} if training else {}
-        with atomic_path(folder / WEIGHTS_NAME) as temporary:
-            save_file(state, temporary)
+        write_bytes(folder / WEIGHTS_NAME, content)
         write_text(folder / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
         return folder
 
@@ -91,6 +104,28 @@ class PretrainedModel(nn.Module):
         from absynth.models.hub import push
 
         return push(self, name, training, private=private, token=token)
+
+
+def _compact(tensor: Tensor) -> Tensor:
+    half = tensor.half() if tensor.is_floating_point() else tensor
+    return (half if half.to(tensor.dtype).equal(tensor) else tensor).contiguous()
+
+
+@torch.no_grad()
+def round_to_half(model: nn.Module) -> None:
+    """Rounds every parameter and buffer to what half precision holds, so that its file is half as large.
+
+    The model goes on computing in the precision that it had.
+
+    Raises:
+        AbsynthError: If a value is too large for half precision.
+    """
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            half = tensor.half()
+            if half.isinf().any():
+                raise AbsynthError(f"{name} holds values too large for half precision; store it as it is.")
+            tensor.copy_(half)
 
 
 def domain_of(model: nn.Module) -> Domain | None:
@@ -130,9 +165,12 @@ def build(config: dict[str, Any]) -> PretrainedModel:
     name = known_type(config)
     try:
         return _TYPES[name].from_config(config)
-    except (KeyError, TypeError, AttributeError) as error:
+    except AbsynthError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise AbsynthError(
-            f"The config of the '{name}' model lacks an entry or has a wrong one ({error}); save it again."
+            f"The config of the '{name}' model lacks an entry or has a wrong one ({first_line(error)}); save "
+            "it again."
         ) from None
 
 
@@ -149,8 +187,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise AbsynthError(
             f"{folder} holds no {CONFIG_NAME}; name a folder written by save_pretrained."
         ) from None
-    except ValueError as error:
-        raise AbsynthError(f"{path} is not valid JSON ({error}); save the model again.") from None
+    except OSError as error:
+        raise AbsynthError(f"{path} cannot be read ({error.strerror}); see that it can be.") from None
+    except (ValueError, RecursionError) as error:
+        raise AbsynthError(f"{path} is not valid JSON ({first_line(error)}); save the model again.") from None
     if not isinstance(config, dict):
         raise AbsynthError(f"{path} must hold a JSON object; save the model again.")
     return config
@@ -165,18 +205,34 @@ def read_domain(config: dict[str, Any]) -> Domain:
     return Domain.from_json(config["data"]) if "data" in config else DIGITS
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, digest: str | None = None) -> dict[str, Tensor]:
     """The tensors stored in a safetensors file.
 
+    Args:
+        path: Of the file.
+        digest: The SHA-256 that it must have; by default any.
+
     Raises:
-        AbsynthError: If the file is missing or damaged.
+        AbsynthError: If the file is missing, damaged or another one.
     """
     try:
-        return dict(load_file(path))
+        content = path.read_bytes()
     except FileNotFoundError:
         raise AbsynthError(f"The weights {path} are missing; save the model again.") from None
-    except SafetensorError as error:
-        raise AbsynthError(f"{path} is no intact safetensors file ({error}); save the model again.") from None
+    except OSError as error:
+        raise AbsynthError(f"{path} cannot be read ({error.strerror}); see that it can be.") from None
+    try:
+        tensors = dict(load(content))
+    except (SafetensorError, LookupError, ValueError, RuntimeError) as error:
+        raise AbsynthError(
+            f"{path} is no intact safetensors file ({first_line(error)}); save the model again."
+        ) from None
+    if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+        raise AbsynthError(
+            f"{path} is not the file that the config is for, whose SHA-256 begins with {digest[:12]}; save "
+            "the model again."
+        )
+    return tensors
 
 
 def load_folder(folder: Path, changes: dict[str, Any] | None = None) -> PretrainedModel:
@@ -185,7 +241,8 @@ def load_folder(folder: Path, changes: dict[str, Any] | None = None) -> Pretrain
     A config may name another weights file, relative to itself (``"weights": "../abs/model.safetensors"``),
     so that several models share one, or none (``"weights": null``) where the config says it all. ``"prefix"``
     is what the model's own names of its tensors begin with and those in the shared file do not. Tensors in
-    the file that the model does not use are left alone.
+    the file that the model does not use are left alone. Where the config has the ``"sha256"`` of the file, it
+    must be that of the file.
 
     Args:
         folder: A folder written by ``save_pretrained``.
@@ -195,13 +252,14 @@ def load_folder(folder: Path, changes: dict[str, Any] | None = None) -> Pretrain
         AbsynthError: If something is missing, damaged or does not fit.
     """
     config = read_config(folder) | (changes or {})
-    model = build(config)
-    model.domain = read_domain(config)
+    domain = read_domain(config)
+    stored = {}
     if (name := config.get("weights", WEIGHTS_NAME)) is not None:
-        wanted = model.state_dict()
-        weights = folder / name
-        prefix = config.get("prefix", "")
-        stored = {prefix + key: tensor for key, tensor in read_weights(weights).items()}
+        weights, prefix = folder / str(name), str(config.get("prefix", ""))
+        stored = {prefix + key: one for key, one in read_weights(weights, config.get("sha256")).items()}
+        # Shapes alone at first, so that a config takes no memory for what the file does not hold.
+        with torch.device("meta"):
+            wanted = build(config).state_dict()
         if missing := [key for key in wanted if key not in stored]:
             raise AbsynthError(
                 f"{weights} lacks the tensor '{missing[0]}' ({len(missing)} in all); save it again."
@@ -212,6 +270,9 @@ def load_folder(folder: Path, changes: dict[str, Any] | None = None) -> Pretrain
                     f"'{key}' in {weights} has shape {tuple(stored[key].shape)}, "
                     f"the config asks for {tuple(tensor.shape)}; they belong to different models."
                 )
+    model = build(config)
+    model.domain = domain
+    if name is not None:
         model.load_state_dict({key: stored[key] for key in wanted})
-    model.prepare()
+    model.prepare(cached=True)
     return model.eval().requires_grad_(False)

@@ -13,14 +13,25 @@ from torch import Tensor, nn
 from absynth.errors import AbsynthError
 from absynth.models.confidence import ALPHA, losses_to_logits
 from absynth.models.pretrained import PretrainedModel, register
+from absynth.models.projection import Projection
 from absynth.rounding import score_error
 from absynth.shapes import Images, Labels, Logits, Losses
 
 ROUNDED_UP = 1 + 2.0**-10
 """More than the rounding of the bounds on the search's own errors can lose."""
 
-SCORES_AT_ONCE = 2**24
-"""Scores held in memory at a time by the search (64 MiB)."""
+SCORES_AT_ONCE = 2**22
+"""Scores held in memory at a time by the search (16 MiB, which a processor's cache may hold)."""
+
+
+SMALL_CODEBOOK = 1000
+"""Prototypes a class up to which no bounds are used."""
+
+MOST_CANDIDATES = 256
+"""Of an image and a class: with more, computing all scores is faster than the losses of the candidates."""
+
+SQUARES_AT_ONCE = 1024
+"""Prototypes squared at a time: few enough to stay in a processor's cache."""
 
 
 def run_length(pixels: int) -> int:
@@ -71,13 +82,18 @@ class PrototypeClassifier(PretrainedModel):
     alpha: float = ALPHA
     prototype_images: Tensor
     prototype_offsets: Tensor
+    projection: Projection | None
     _energies: Tensor
     _errors: Tensor
 
     def index(self) -> None:
-        """Precomputes ‖p‖² + w for the search, and how far its scores may be off in each class."""
-        squares = self.prototype_images.square().sum(-1)
-        self.register_buffer("_energies", squares + self.prototype_offsets, persistent=False)
+        """Precomputes what the search needs: ‖p‖² + w, bounds, and how far its scores may be off."""
+        rows = self.prototype_images.flatten(0, 1).split(SQUARES_AT_ONCE)
+        squares = torch.cat([piece.square().sum(-1) for piece in rows]).view_as(self.prototype_offsets)
+        large = self.prototype_images.shape[1] > SMALL_CODEBOOK
+        energies = squares + self.prototype_offsets
+        self.register_buffer("_energies", energies, persistent=False)
+        self.projection = Projection(self.prototype_images, squares, energies) if large else None
         magnitudes = squares + self.prototype_offsets.abs()
         roundings = self.prototype_images.shape[-1] + 3
         error = score_error(magnitudes.flatten(), self.prototype_images.sum(-1).flatten(), roundings)
@@ -100,26 +116,57 @@ class PrototypeClassifier(PretrainedModel):
     def nearest(self, images: Images) -> Int64[Tensor, "batch class"]:
         """The index of each class's best prototype, by computed loss the first smallest.
 
-        Found by float32 matrix products (‖p‖² + w − 2⟨x, p⟩), a few prototypes at a time. Such a score is off
-        by up to E (:func:`absynth.rounding.score_error`), so where several lie within 2E of a class's
-        smallest, their losses decide.
+        In a large codebook, lower bounds of the scores (:class:`Projection`) leave a few candidates, whose
+        losses decide. Where they leave many, and in a small one, all scores are computed (:meth:`_scan`).
         """
         flat = self._flatten(images)
         classes, count, _ = self.prototype_images.shape
-        chosen = torch.empty(len(flat), classes, dtype=torch.int64, device=flat.device)
-        for rows in torch.arange(len(flat), device=flat.device).split(max(1, SCORES_AT_ONCE // count)):
-            for label in range(classes):
-                scores = torch.addmm(
-                    self._energies[label], flat[rows], self.prototype_images[label].T, alpha=-2
-                )
-                lowest = scores.min(dim=1)
-                chosen[rows, label] = lowest.indices
-                close = scores <= (lowest.values + 2 * self._errors[label])[:, None]
-                several = (close.count_nonzero(dim=1) > 1) & lowest.values.isfinite()
-                for row in several.nonzero()[:, 0]:
-                    candidates = close[row].nonzero()[:, 0]
-                    losses = self._losses(flat[rows[row]], label, candidates)
-                    chosen[rows[row], label] = candidates[losses.argmin()]
+        look = self._scan_all if self.projection is None else self._sieve
+        at_once = max(1, SCORES_AT_ONCE // (classes * count))
+        return torch.cat([look(some) for some in flat.split(at_once)])
+
+    def _scan_all(self, flat: Float[Tensor, "batch pixel"]) -> Int64[Tensor, "batch class"]:
+        return torch.stack([self._scan(flat, label) for label in range(len(self.prototype_images))], dim=1)
+
+    def _sieve(self, flat: Float[Tensor, "batch pixel"]) -> Int64[Tensor, "batch class"]:
+        assert self.projection is not None
+        classes, count, _ = self.prototype_images.shape
+        query = self.projection(flat)
+        bounds = self.projection.bounds(query)
+        chosen = bounds.argmin(dim=2)
+        reached = self._losses(flat[:, None], torch.arange(classes, device=flat.device), chosen)
+        limit = reached - flat.square().sum(1)[:, None] + self.projection.slack(query) + 2 * self._errors
+        # A class without prototypes has the limit ∞, which all its bounds reach and none should.
+        possible = bounds <= limit.nan_to_num(posinf=-torch.inf)[:, :, None]
+        many = possible.count_nonzero(dim=2) > MOST_CANDIDATES
+        rows, labels, candidates = possible.nonzero(as_tuple=True)
+        few = ~many[rows, labels]
+        rows, labels, candidates = rows[few], labels[few], candidates[few]
+        losses = self._losses(flat[rows], labels, candidates)
+        places = rows * classes + labels
+        lowest = losses.new_full((chosen.numel(),), torch.inf).scatter_reduce(0, places, losses, "amin")
+        best = losses == lowest[places]
+        first = chosen.new_full((chosen.numel(),), count)
+        first = first.scatter_reduce(0, places[best], candidates[best], "amin").view_as(chosen)
+        chosen = torch.where(first < count, first, chosen)
+        for label in many.any(dim=0).nonzero()[:, 0].tolist():
+            chosen[many[:, label], label] = self._scan(flat[many[:, label]], label)
+        return chosen
+
+    def _scan(self, flat: Float[Tensor, "batch pixel"], label: int) -> Int64[Tensor, "batch"]:
+        """The best of all prototypes of a class, by float32 matrix products (‖p‖² + w − 2⟨x, p⟩).
+
+        Such a score is off by up to E (:func:`absynth.rounding.score_error`), so where several lie within 2E
+        of the smallest, their losses decide.
+        """
+        scores = torch.addmm(self._energies[label], flat, self.prototype_images[label].T, alpha=-2)
+        lowest = scores.min(dim=1)
+        chosen = lowest.indices
+        close = scores <= (lowest.values + 2 * self._errors[label])[:, None]
+        several = (close.count_nonzero(dim=1) > 1) & lowest.values.isfinite()
+        for row in several.nonzero()[:, 0]:
+            candidates = close[row].nonzero()[:, 0]
+            chosen[row] = candidates[self._losses(flat[row], label, candidates).argmin()]
         return chosen
 
     def _losses(
@@ -182,10 +229,12 @@ class NearestNeighbour(PrototypeClassifier):
 
             model = cls(*load_dataset(config["dataset"], config["split"]))
         else:
-            classes, count, pixels = config["shape"]
-            model = cls(torch.zeros(classes * count, 1, 1, pixels), torch.arange(classes).repeat(count))
+            shape = tuple(config["shape"])
+            with torch.device("cpu"):
+                model = cls(torch.zeros(1, 1, 1, shape[2]), torch.zeros(1, dtype=torch.int64))
+            model.prototype_images, model.prototype_offsets = torch.zeros(shape), torch.zeros(shape[:2])
         return model
 
-    def prepare(self) -> None:
+    def prepare(self, cached: bool = False) -> None:
         """Indexes the loaded prototypes."""
         self.index()

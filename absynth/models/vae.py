@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from absynth.data.domain import DIGITS, Size, check_size
 from absynth.errors import AbsynthError
+from absynth.models.transposed import FastConvTranspose2d
 from absynth.shapes import Images
 
 Latents = Float[Tensor, "batch latent"]
@@ -141,11 +141,12 @@ class Decoder(nn.Module):
         height, width = image_size
         self.image_size: Size = (height, width)
         maps = (latents, *DECODER_MAPS, 1)
+        convolution = nn.ConvTranspose2d if batch_norm else FastConvTranspose2d
         layers: list[nn.Module] = []
         for inputs, outputs, kernel, stride in zip(
             maps[:-1], maps[1:], decoder_kernels(self.image_size), DECODER_STRIDES, strict=True
         ):
-            layers.append(nn.ConvTranspose2d(inputs, outputs, kernel, stride))
+            layers.append(convolution(inputs, outputs, kernel, stride))
             if outputs != 1:
                 layers += [nn.BatchNorm2d(outputs)] if batch_norm else []
                 layers.append(nn.ELU())
@@ -174,13 +175,42 @@ class Decoder(nn.Module):
         tangents = identity.repeat(batch, 1)[:, :, None, None]
         for layer in self.layers:
             images = layer(images)
-            if isinstance(layer, nn.ConvTranspose2d):
-                tangents = functional.conv_transpose2d(tangents, layer.weight, None, layer.stride)
+            if isinstance(layer, FastConvTranspose2d):
+                tangents = layer.linear(tangents)
             else:
-                # Both derivatives in terms of the layer's output: ELU' = 1 + min(ELU, 0), σ' = σ(1 − σ).
-                slope = 1 + images.clamp(max=0) if isinstance(layer, nn.ELU) else images * (1 - images)
+                slope = _slope(layer, images)
                 tangents = (tangents.unflatten(0, (batch, count)) * slope[:, None]).flatten(0, 1)
         return images, tangents.unflatten(0, (batch, count))
+
+    @torch.no_grad()
+    def vjp(self, latents: Latents) -> tuple[Images, Callable[[Images], Latents]]:
+        """The images of latents and the product of a cotangent with the Jacobian, without batch norm.
+
+        Reverse mode by hand: half the time of autograd's, which builds a graph for weights that stay.
+
+        Returns:
+            The images, and a function from derivatives by them to derivatives by the latents.
+        """
+        if self.batch_norm:
+            raise AbsynthError("The product is for decoders without batch norm; call folded() first.")
+        outputs: list[Tensor] = []
+        images: Tensor = latents[:, :, None, None]
+        for layer in self.layers:
+            images = layer(images)
+            outputs.append(images)
+
+        @torch.no_grad()
+        def pull_back(cotangents: Images) -> Latents:
+            for layer, output in zip(reversed(self.layers), reversed(outputs), strict=True):
+                if isinstance(layer, FastConvTranspose2d):
+                    cotangents = layer.transpose(cotangents)
+                elif isinstance(layer, nn.ELU):
+                    cotangents = torch.addcmul(cotangents, cotangents, output.clamp(max=0))
+                else:
+                    cotangents = cotangents * _slope(layer, output)
+            return cotangents.flatten(1)
+
+        return images, pull_back
 
     def folded(self) -> Decoder:
         """The same function in evaluation mode, with batch norm folded into the convolutions.
@@ -212,6 +242,11 @@ class Decoder(nn.Module):
         # Channels last halves the time of a pass on a CPU.
         result.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return result.eval().requires_grad_(False)
+
+
+def _slope(layer: nn.Module, outputs: Tensor) -> Tensor:
+    """The derivative of an activation in terms of its output: ELU' = 1 + min(ELU, 0), σ' = σ(1 − σ)."""
+    return 1 + outputs.clamp(max=0) if isinstance(layer, nn.ELU) else outputs * (1 - outputs)
 
 
 class VAE(nn.Module):

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from absynth.errors import AbsynthError
 from absynth.inference import ABS, CodebookABS, SearchSettings
 from absynth.inference.codebook import draw_latents
 from absynth.models.cnn import CNN, Binarized, StridedCNN
-from absynth.models.pretrained import PretrainedModel, load_folder, read_config
+from absynth.models.pretrained import PretrainedModel, load_folder, read_config, round_to_half
 from absynth.models.vae import Decoder
 
 MakeImages = Callable[..., Tensor]
@@ -72,6 +73,7 @@ def test_a_folder_holds_json_and_safetensors_alone(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "config.json").read_text()) == {
         "type": "cnn",
         "classes": 3,
+        "sha256": hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest(),
         "training": {"command": "absynth train cnn", "seed": 7},
     }
     assert load_file(tmp_path / "model.safetensors").keys() == CNN(3).state_dict().keys()
@@ -81,6 +83,26 @@ def test_saving_again_replaces(tmp_path: Path) -> None:
     CNN(3).save_pretrained(tmp_path)
     CNN(5).save_pretrained(tmp_path)
     assert load_folder(tmp_path)(torch.zeros(1, 1, 28, 28)).shape == (1, 5)
+
+
+def test_what_half_precision_holds_is_stored_in_it(make_images: MakeImages, tmp_path: Path) -> None:
+    model = CNN(3).eval()
+    model.save_pretrained(tmp_path / "whole")
+    round_to_half(model)
+    model.save_pretrained(tmp_path / "half")
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    loaded = load_folder(tmp_path / "half")
+    assert {tensor.dtype for tensor in loaded.parameters()} == {torch.float32}
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, loaded.state_dict()[name]), name
+
+
+def test_what_half_precision_cannot_hold_is_refused() -> None:
+    model = CNN(3)
+    next(model.parameters()).data.flatten()[0] = 1e5
+    with pytest.raises(AbsynthError, match="too large for half precision"):
+        round_to_half(model)
 
 
 def test_changes_replace_entries_of_the_config(decoders: Sequence[Decoder], tmp_path: Path) -> None:
@@ -131,6 +153,10 @@ def saved(tmp_path: Path) -> Path:
 def edit_config(folder: Path, edit: Edit) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(edit(config)))
+
+
+def without_hash(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name != "sha256"}
 
 
 def test_a_folder_without_config(tmp_path: Path) -> None:
@@ -197,7 +223,86 @@ def test_a_pickle_is_no_weights_file(saved: Path) -> None:
         load_folder(saved)
 
 
+def test_other_weights_than_the_config_is_for_are_refused(saved: Path) -> None:
+    tensors = load_file(saved / "model.safetensors")
+    tensors["layers.0.bias"] += 1
+    save_file(tensors, saved / "model.safetensors")
+    with pytest.raises(AbsynthError, match="is not the file that the config is for, whose SHA-256 begins"):
+        load_folder(saved)
+    edit_config(saved, without_hash)
+    load_folder(saved)
+
+
+def test_weights_that_are_a_program_are_never_run(saved: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (saved / "evil",)
+
+    torch.save({"layers.0.bias": Evil()}, saved / "model.safetensors")
+    with pytest.raises(AbsynthError, match="no intact safetensors file"):
+        load_folder(saved)
+    assert not (saved / "evil").exists()
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda config: config | {"classes": 10**9}, "1000000000 classes were asked for"),
+        (lambda config: config | {"classes": -1}, "-1 classes were asked for"),
+        (lambda config: config | {"image_size": [10**9, 28]}, "sides from 16 to 64"),
+        (lambda config: config | {"weights": ["a"]}, "are missing"),
+        (lambda config: {"type": "nearest-neighbour", "shape": [10**6, 10**6, 784]}, "lacks the tensor"),
+        (lambda config: {"type": "nearest-neighbour", "shape": [3]}, "lacks an entry or has a wrong one"),
+        (
+            lambda config: {
+                "type": "codebook-abs",
+                "classes": 3,
+                "decoder": {"latents": 10**7},
+                "codebook": [3, 10**9, 10**7],
+            },
+            "lacks the tensor",
+        ),
+        (
+            lambda config: {
+                "type": "codebook-abs",
+                "classes": 3,
+                "decoder": {"latents": 8},
+                "codebook": [2, 5, 8],
+            },
+            r"codebook of shape \(2, 5, 8\); \(1 or 3, prototypes, 8\) is right",
+        ),
+        (
+            lambda config: config | {"data": {"class_names": "", "size": [28, 28], "digits": True}},
+            "0 classes were asked for",
+        ),
+        (
+            lambda config: config | {"data": {"class_names": "abc", "size": [1e400, 28], "digits": True}},
+            "lacks class_names, size or digits",
+        ),
+    ],
+)
+def test_a_config_that_asks_for_too_much_takes_no_memory(saved: Path, edit: Edit, message: str) -> None:
+    edit_config(saved, edit)
+    with pytest.raises(AbsynthError, match=message):
+        load_folder(saved)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"type": "cnn", "classes": ' + "9" * 5000 + "}"])
+def test_json_that_is_deep_or_long(saved: Path, text: str) -> None:
+    (saved / "config.json").write_text(text)
+    with pytest.raises(AbsynthError, match="not valid JSON"):
+        load_folder(saved)
+
+
+def test_a_model_behind_too_many_thresholds(saved: Path) -> None:
+    config = '{"type": "binarized", "model": ' * 900 + '{"type": "cnn", "classes": 3}' + "}" * 900
+    (saved / "config.json").write_text(config)
+    with pytest.raises(AbsynthError, match=r"lacks an entry or has a wrong one|not valid JSON"):
+        load_folder(saved)
+
+
 def test_a_missing_tensor_is_named_and_counted(saved: Path) -> None:
+    edit_config(saved, without_hash)
     weights = saved / "model.safetensors"
     tensors = load_file(weights)
     del tensors["layers.3.bias"], tensors["layers.9.weight"]

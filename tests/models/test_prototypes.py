@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from absynth.errors import AbsynthError
-from absynth.models import prototypes
+from absynth.models import projection, prototypes
 from absynth.models.pretrained import load_folder
 from absynth.models.prototypes import NearestNeighbour, PrototypeClassifier
 
@@ -103,6 +103,43 @@ def test_a_chunked_search_finds_the_same(
     for scores in (1, 13):  # One image at a time, and two with one left over.
         monkeypatch.setattr(prototypes, "SCORES_AT_ONCE", scores)
         assert torch.equal(neighbours.nearest(queries), at_once)
+
+
+@pytest.fixture
+def sieved(monkeypatch: pytest.MonkeyPatch) -> Codebook:
+    """A codebook near a plane, with equal prototypes, an empty class, and few enough axes to leave a rest."""
+    monkeypatch.setattr(prototypes, "SMALL_CODEBOOK", 10)
+    monkeypatch.setattr(projection, "DIMENSIONS", 6)
+    axes = torch.rand(5, 49)
+    images = (torch.rand(3, 200, 5) @ axes / 5 + 0.05 * torch.rand(3, 200, 49)).clamp(0, 1)
+    images[1, 100:] = images[1, :100]
+    offsets = 0.1 * torch.rand(3, 200)
+    offsets[1, 100:] = offsets[1, :100]
+    offsets[2] = torch.inf
+    return Codebook(images, offsets)
+
+
+def test_the_sieve_finds_what_the_scan_finds(sieved: Codebook, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sieved.projection is not None
+    images = torch.cat([sieved.prototype_images[:2, ::7].flatten(0, 1), torch.rand(30, 49)])
+    images[:20] += 0.05 * torch.rand(20, 49)
+    expected = sieved._scan_all(images)
+    assert torch.equal(sieved.nearest(images.view(-1, 1, 7, 7)), expected)
+    monkeypatch.setattr(prototypes, "MOST_CANDIDATES", 3)
+    assert torch.equal(sieved.nearest(images.view(-1, 1, 7, 7)), expected)
+
+
+def test_the_bounds_lie_below_the_scores_and_leave_few(sieved: Codebook) -> None:
+    assert sieved.projection is not None
+    images = sieved.prototype_images[0, :40] * 0.98
+    query = sieved.projection(images)
+    bounds = sieved.projection.bounds(query)[:, 0].double()
+    slack = sieved.projection.slack(query)[:, :1].double() + 2 * sieved._errors[0]
+    own = sieved.prototype_images[0].double()
+    scores = own.square().sum(1) + sieved.prototype_offsets[0] - 2 * images.double() @ own.T
+    assert (bounds <= scores + slack).all()
+    assert (bounds <= scores.amin(1, keepdim=True)).double().mean() < 0.2
+    assert (slack < 0.01).all()
 
 
 def test_near_ties_of_the_search_are_decided_by_the_losses(make_images: MakeImages) -> None:

@@ -92,9 +92,20 @@ def test_the_jacobian_is_the_slope_of_finite_differences(make_decoder: Callable[
         torch.testing.assert_close(jacobian[:, coordinate], slope, rtol=1e-5, atol=1e-8)
 
 
-def test_the_jacobian_wants_folded_batch_norm(make_decoder: Callable[..., Decoder]) -> None:
+def test_the_product_with_the_jacobian_is_that(make_decoder: Callable[..., Decoder]) -> None:
+    decoder = make_decoder(2).folded().double()
+    latents = torch.randn(3, 8, dtype=torch.float64)
+    images, jacobian = decoder.jacobian(latents)
+    decoded, pull_back = decoder.vjp(latents)
+    torch.testing.assert_close(decoded, images)
+    cotangents = torch.randn_like(images)
+    torch.testing.assert_close(pull_back(cotangents), (jacobian * cotangents[:, None]).flatten(2).sum(2))
+
+
+@pytest.mark.parametrize("method", ["jacobian", "vjp"])
+def test_derivatives_want_folded_batch_norm(make_decoder: Callable[..., Decoder], method: str) -> None:
     with pytest.raises(AbsynthError, match="folded"):
-        make_decoder(0).jacobian(torch.zeros(1, 8))
+        getattr(make_decoder(0), method)(torch.zeros(1, 8))
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.25])

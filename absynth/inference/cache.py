@@ -1,0 +1,100 @@
+"""Decoded codebooks kept on disk, so that a model that was loaded before is ready in a moment."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from absynth.data.fetch import cache_folder
+from absynth.files import atomic_path
+
+CACHE_VARIABLE = "ABSYNTH_CODEBOOK_CACHE"
+"""Environment variable that turns the cache off when it is 0."""
+
+LEAST_BYTES = 2**24
+"""Smaller tensors (5,000 prototypes of MNIST's size) are made sooner than it would be worth to keep them."""
+
+MOST_BYTES = 2**32
+"""Of all files together; those that were not read for the longest time go first."""
+
+
+def fingerprint(tensors: Iterable[Tensor], recipe: str) -> str:
+    """The SHA-256 of all that a computed tensor depends on.
+
+    Rounding differs from one version of torch, one instruction set and one number of threads to another, so
+    all three are part of it.
+
+    Args:
+        tensors: What the computation reads, on the CPU.
+        recipe: The version of the computation and its settings.
+    """
+    machine = f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    digest = hashlib.sha256(f"{recipe}, torch {torch.__version__}, {machine}".encode())
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def remembered(key: str, size: int, make: Callable[[], Tensor]) -> Tensor:
+    """What ``make`` returns, read from the cache if it was made before.
+
+    A file is read by mapping it into memory, and counts only if the SHA-256 of its tensor is the one noted
+    when it was written; a damaged one is made again. A cache that cannot be written is no error.
+
+    Args:
+        key: The :func:`fingerprint` of what ``make`` computes.
+        size: Bytes of the result; nothing is kept below 16 MiB or above 4 GiB.
+        make: Computes the tensor, on the CPU.
+    """
+    if os.environ.get(CACHE_VARIABLE) == "0" or not LEAST_BYTES <= size <= MOST_BYTES:
+        return make()
+    path = cache_folder("codebooks") / f"{key}.safetensors"
+    tensor = _read(path)
+    if tensor is None:
+        tensor = make()
+        with suppress(OSError, SafetensorError):
+            _make_room(path.parent, size)
+            with atomic_path(path) as temporary:
+                save_file({"tensor": tensor}, temporary, {"sha256": _sha256(tensor)})
+    return tensor
+
+
+def _read(path: Path) -> Tensor | None:
+    try:
+        with safe_open(path, "pt") as file:
+            tensor: Tensor = file.get_tensor("tensor")
+            expected = (file.metadata() or {}).get("sha256")
+        if _sha256(tensor) != expected:
+            return None
+    except (OSError, SafetensorError):
+        return None
+    with suppress(OSError):
+        os.utime(path)
+    return tensor
+
+
+def _make_room(folder: Path, size: int) -> None:
+    files = sorted(folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime)
+    used = sum(file.stat().st_size for file in files)
+    for file in files:
+        if used + size <= MOST_BYTES:
+            break
+        used -= file.stat().st_size
+        file.unlink()
+
+
+def _sha256(tensor: Tensor) -> str:
+    return hashlib.sha256(_bytes(tensor)).hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data

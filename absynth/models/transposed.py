@@ -1,0 +1,57 @@
+"""Transposed convolutions that are fast on a CPU, for decoders that only synthesise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class FastConvTranspose2d(nn.ConvTranspose2d):
+    """A transposed convolution without padding, computed by matrix products and plain convolutions.
+
+    Where autograd records, it is the ordinary one, whose backward pass is the faster. Otherwise
+
+    - an input of one pixel is a vector: one matrix product;
+    - a single output channel at stride 1 is a matrix product, whose columns are added up where they overlap;
+    - anything else is its sub-pixel form (Shi et al. 2016, arXiv 1609.07009): one convolution whose output
+      channels are the pixels of a stride × stride block, put in their places afterwards.
+    """
+
+    def forward(self, inputs: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """The same as that of ``nn.ConvTranspose2d``, up to rounding."""
+        if torch.is_grad_enabled() and (inputs.requires_grad or self.weight.requires_grad):
+            return super().forward(inputs, output_size)
+        assert self.bias is not None
+        return self.linear(inputs) + self.bias[:, None, None]
+
+    def linear(self, inputs: Tensor) -> Tensor:
+        """The layer without its bias, for images and tangents that autograd does not watch."""
+        batch, _, height, width = inputs.shape
+        _, outputs, *kernel = self.weight.shape
+        if height == width == 1:
+            matrix = self.weight.permute(0, 2, 3, 1).flatten(1)
+            return (inputs.flatten(1) @ matrix).view(batch, *kernel, outputs).permute(0, 3, 1, 2)
+        stride = self.stride[0]
+        size = [(side - 1) * stride + taps for side, taps in zip((height, width), kernel, strict=True)]
+        if outputs == stride == 1:
+            columns = self.weight[:, 0].flatten(1).T @ inputs.flatten(2)
+            return functional.fold(columns, tuple(size), tuple(kernel))
+        kernels = self._subpixel_kernels()
+        blocks = functional.conv2d(inputs, kernels, padding=(kernels.shape[2] - 1, kernels.shape[3] - 1))
+        rows, across = blocks.shape[2:]
+        pixels = blocks.permute(0, 2, 3, 1).reshape(batch, rows, across, stride, stride, outputs)
+        image = pixels.transpose(2, 3).reshape(batch, rows * stride, across * stride, outputs)
+        return image[:, : size[0], : size[1]].permute(0, 3, 1, 2)
+
+    def transpose(self, gradients: Tensor) -> Tensor:
+        """The transpose of :meth:`linear`: derivatives by the input, from those by the output."""
+        return functional.conv2d(gradients, self.weight, stride=self.stride)
+
+    def _subpixel_kernels(self) -> Tensor:
+        height, width = self.weight.shape[2:]
+        stride = self.stride[0]
+        padded = functional.pad(self.weight, (0, -width % stride, 0, -height % stride))
+        taps = padded.unflatten(3, (-1, stride)).unflatten(2, (-1, stride)).flip(2, 4)
+        kernels: Tensor = taps.permute(3, 5, 1, 0, 2, 4).flatten(0, 2)
+        return kernels.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,130 @@
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from absynth.inference import CodebookABS, cache
+from absynth.inference.cache import fingerprint, remembered
+from absynth.inference.codebook import draw_latents
+from absynth.models.pretrained import load_folder
+from absynth.models.vae import Decoder
+
+TENSOR = torch.arange(6.0).view(2, 3)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ABSYNTH_CACHE", str(tmp_path))
+    monkeypatch.delenv("ABSYNTH_CODEBOOK_CACHE", raising=False)
+    monkeypatch.setattr(cache, "LEAST_BYTES", 0)
+    return tmp_path / "codebooks"
+
+
+class Maker:
+    """Makes the tensor and counts how often."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self) -> Tensor:
+        self.calls += 1
+        return TENSOR.clone()
+
+
+def test_what_was_made_once_is_read(folder: Path) -> None:
+    make = Maker()
+    for _ in range(3):
+        assert torch.equal(remembered("key", 24, make), TENSOR)
+    assert make.calls == 1
+    assert [path.name for path in folder.iterdir()] == ["key.safetensors"]
+    remembered("key", 24, make).zero_()
+    assert torch.equal(remembered("key", 24, make), TENSOR), "writing to the result changed the file"
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "no safetensors"])
+def test_a_damaged_file_is_made_again(folder: Path, damage: str) -> None:
+    make = Maker()
+    remembered("key", 24, make)
+    path = folder / "key.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(
+        {
+            "truncated": content[:-4],
+            "flipped": content[:-1] + bytes([content[-1] ^ 1]),
+            "empty": b"",
+            "no safetensors": b"nonsense" * 20,
+        }[damage]
+    )
+    assert torch.equal(remembered("key", 24, make), TENSOR)
+    assert make.calls == 2
+    assert path.read_bytes() == content
+
+
+def test_a_folder_that_cannot_be_written_is_no_error(folder: Path) -> None:
+    folder.write_text("a file where the folder should be")
+    make = Maker()
+    assert torch.equal(remembered("key", 24, make), TENSOR)
+    assert torch.equal(remembered("key", 24, make), TENSOR)
+    assert make.calls == 2
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_no_error(folder: Path) -> None:
+    folder.mkdir(mode=stat.S_IRUSR | stat.S_IXUSR)
+    assert torch.equal(remembered("key", 24, Maker()), TENSOR)
+
+
+def test_the_variable_turns_it_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ABSYNTH_CODEBOOK_CACHE", "0")
+    remembered("key", 24, Maker())
+    assert not folder.exists()
+
+
+def test_small_and_huge_tensors_are_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "LEAST_BYTES", 20)
+    monkeypatch.setattr(cache, "MOST_BYTES", 30)
+    for size in (19, 31):
+        remembered("key", size, Maker())
+    assert not folder.exists()
+
+
+def test_the_longest_unread_make_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remembered("first", 24, Maker())
+    monkeypatch.setattr(cache, "MOST_BYTES", 2 * (folder / "first.safetensors").stat().st_size)
+    remembered("second", 24, Maker())
+    for age, name in enumerate(["second", "first"]):
+        os.utime(folder / f"{name}.safetensors", (1000 + age, 1000 + age))
+    remembered("second", 24, Maker())
+    remembered("third", 24, Maker())
+    assert sorted(path.stem for path in folder.iterdir()) == ["second", "third"]
+
+
+def test_the_fingerprint_covers_values_types_shapes_and_recipe() -> None:
+    prints = [
+        fingerprint([TENSOR], "recipe"),
+        fingerprint([TENSOR], "other"),
+        fingerprint([TENSOR.view(3, 2)], "recipe"),
+        fingerprint([TENSOR.view(torch.int32)], "recipe"),
+        fingerprint([TENSOR + torch.eye(2, 3)], "recipe"),
+    ]
+    assert len(set(prints)) == len(prints)
+    assert fingerprint([TENSOR.T.contiguous().T], "recipe") == prints[0]
+
+
+def test_a_loaded_codebook_is_the_decoded_one_bit_for_bit(
+    folder: Path, tmp_path: Path, make_decoder: Callable[..., Decoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = CodebookABS([make_decoder(seed) for seed in range(2)], draw_latents(30))
+    model.prepare()
+    assert not folder.exists(), "only loading a model keeps anything"
+    saved = model.save_pretrained(tmp_path / "model")
+    load_folder(saved)
+    monkeypatch.setattr(CodebookABS, "decode", None)
+    loaded = load_folder(saved)
+    assert isinstance(loaded, CodebookABS)
+    assert torch.equal(loaded.prototypes().images, model.prototypes().images)
+    assert torch.equal(loaded.prototypes().offsets, model.prototypes().offsets)
