@@ -17,7 +17,7 @@ from rich.markup import escape
 from absynth.errors import AbsynthError, FailedTasksError
 
 if TYPE_CHECKING:
-    from absynth.certified import CertifiedSettings
+    from absynth.data.split import Validation
 
 app = typer.Typer(
     name="absynth",
@@ -62,7 +62,10 @@ def data_fetch(
 @app.command()
 def train(
     model: Annotated[
-        str, typer.Argument(help="abs, codebook-abs, binary-abs, certified-abs, cnn, binary-cnn or madry.")
+        str,
+        typer.Argument(
+            help="abs, codebook-abs, binary-abs, certified-abs, certified-binary-abs, cnn, binary-cnn, madry."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the finished model and its checkpoints.")],
     data: Annotated[str, typer.Option(help="A named data set, or a path to one.")] = "mnist",
@@ -93,17 +96,23 @@ def train(
     rounds: Annotated[
         int | None,
         typer.Option(
-            min=0, help="abs: further rounds on the images at stake, 0 for none; certified-abs: rounds."
+            min=0,
+            help="abs: further rounds on the images at stake; codebook and certified models: rounds of "
+            "training the decoders; 0 for none.",
         ),
     ] = None,
-    prototypes: Annotated[int | None, typer.Option(min=1, help="certified-abs: prototypes a class.")] = None,
+    prototypes: Annotated[
+        int | None, typer.Option(min=1, help="Codebook and certified models: prototypes a class.")
+    ] = None,
     target: Annotated[
         float | None,
-        typer.Option(help="certified-abs: the L2 radius beyond which a rival no longer matters."),
+        typer.Option(
+            help="codebook-abs, certified-abs: the L2 radius beyond which a rival no longer matters."
+        ),
     ] = None,
     start: Annotated[str | None, typer.Option(help="A trained abs to go on from.")] = None,
     base: Annotated[
-        str, typer.Option(help="The ABS that codebook-abs, binary-abs and certified-abs build on.")
+        str, typer.Option(help="The ABS that a codebook, binary or certified one builds on.")
     ] = "abs",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     quiet: Quiet = False,
@@ -111,7 +120,6 @@ def train(
     """Train a model; started again with the same --out it goes on where it was."""
     import torch
 
-    from absynth.certified import certified_settings
     from absynth.data import read_dataset
     from absynth.data.split import Validation
     from absynth.evaluate.data import read_for
@@ -121,13 +129,12 @@ def train(
     from absynth.recipes import train as run
     from absynth.zoo import model_folder
 
-    derived = model in ("binary-abs", "codebook-abs", "certified-abs")
-    settings, certified = None, None
-    if model == "certified-abs":
-        certified = certified_settings(rounds, batch_size, learning_rate, target, seed)
-    elif prototypes is not None or target is not None:
+    trained_on = ("codebook-abs", "certified-abs", "certified-binary-abs")
+    derived = model in ("binary-abs", *trained_on)
+    settings = None
+    if model not in trained_on and (prototypes is not None or target is not None):
         raise AbsynthError(f"The recipe '{model}' takes no prototypes and no target; leave them out.")
-    elif not derived:
+    if not derived:
         settings = training_settings(model, epochs, batch_size, learning_rate, seed, emphasis, rounds)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -147,8 +154,18 @@ def train(
     command = shlex.join(["absynth", *sys.argv[1:]])
     with progress_display(not quiet) as progress:
         if settings is None:
-            derive = _derivation(model, base, seed, certified, prototypes)
-            derive(images, labels, out=out, command=command, progress=progress, validation=held_out)
+            derive = _derivation(
+                model,
+                base,
+                prototypes,
+                held_out,
+                seed=seed,
+                rounds=rounds,
+                batch_size=batch_size,
+                learning_rate=learning_rate,
+                target=target,
+            )
+            derive(images, labels, out=out, command=command, progress=progress)
         else:
             run(
                 model,
@@ -169,20 +186,41 @@ def train(
 
 
 def _derivation(
-    model: str, base: str, seed: int, certified: CertifiedSettings | None, prototypes: int | None
+    model: str,
+    base: str,
+    prototypes: int | None,
+    validation: Validation,
+    *,
+    seed: int,
+    **changes: float | None,
 ) -> Callable[..., object]:
     """The recipe of a model that builds on another; it takes the images, their labels and where to put it."""
-    from absynth.certified import CERTIFIED_PROTOTYPES, train_certified_abs
-    from absynth.recipes import train_binary_abs, train_codebook_abs
+    from absynth.certified import (
+        CERTIFIED,
+        CERTIFIED_BINARY,
+        CERTIFIED_PROTOTYPES,
+        DECIDING,
+        HELD_OUT,
+        choose_settings,
+        train_codebook_abs,
+    )
+    from absynth.data.split import Validation
+    from absynth.recipes import train_binary_abs
     from absynth.zoo import load, model_folder
 
     if model == "binary-abs":
-        return partial(train_binary_abs, load(base), seed=seed)
-    folder = model_folder(base)
-    if certified is None:
-        return partial(train_codebook_abs, folder, seed=seed)
-    size = prototypes or CERTIFIED_PROTOTYPES
-    return partial(train_certified_abs, folder, settings=certified, prototypes=size)
+        return partial(train_binary_abs, load(base), seed=seed, validation=validation)
+    derive = partial(train_codebook_abs, model_folder(base))
+    if model == "codebook-abs":
+        settings = choose_settings(DECIDING, seed=seed, **changes)
+        return partial(derive, settings=settings, prototypes=prototypes, validation=validation)
+    usual = CERTIFIED if model == "certified-abs" else CERTIFIED_BINARY
+    return partial(
+        derive,
+        settings=choose_settings(usual, seed=seed, **changes),
+        prototypes=prototypes or CERTIFIED_PROTOTYPES,
+        validation=validation if validation.share else Validation(HELD_OUT, seed),
+    )
 
 
 def _remark(remarks: Iterable[str]) -> None:
@@ -513,7 +551,9 @@ def report(
 
 @app.command()
 def distal(
-    model: Annotated[list[str] | None, typer.Option(help="By default cnn and abs; repeatable.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="By default cnn, madry and abs; repeatable.")
+    ] = None,
     target: Annotated[int, typer.Option(help="The class to see in noise.")] = 1,
     count: Annotated[int, typer.Option("-n", min=1, help="How many images a model.")] = 4,
     steps: Annotated[int, typer.Option(min=1, help="Of the ascent, at most.")] = 100,
@@ -530,7 +570,7 @@ def distal(
     from absynth.report.tables import distal_table
     from absynth.zoo import load
 
-    models = {name: load(name) for name in model or ("cnn", "abs")}
+    models = {name: load(name) for name in model or ("cnn", "madry", "abs")}
     with progress_display(not quiet) as progress:
         found = find_distal(
             models, target=target, count=count, steps=steps, gradient=gradient, seed=seed, progress=progress

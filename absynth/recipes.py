@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,12 +20,18 @@ from absynth.adversarial import Adversary, measure_robustness
 from absynth.data.domain import FEWEST_CLASSES, MOST_CLASSES, Domain
 from absynth.data.split import Validation
 from absynth.errors import AbsynthError
-from absynth.files import atomic_path
+from absynth.files import write_bytes
 from absynth.inference import ABS, PAPER, CodebookABS, SearchSettings
 from absynth.inference.codebook import draw_latents
 from absynth.models.cnn import CNN, Binarized, StridedCNN, binarize
 from absynth.models.confidence import fit_alpha
-from absynth.models.pretrained import PretrainedModel, load_folder, read_config, read_domain, read_weights
+from absynth.models.pretrained import (
+    PretrainedModel,
+    load_folder,
+    read_config,
+    read_weights,
+    round_to_half,
+)
 from absynth.models.vae import VAE, Posterior
 from absynth.progress import Progress
 from absynth.rounds import ROUNDS, training_margins
@@ -50,8 +56,8 @@ FEWEST_PROTOTYPES = 500
 
 ENCODERS_NAME = "encoders.safetensors"
 MARGINS_NAME = "margins.safetensors"
-FAST = SearchSettings(method="quasi-newton", steps=8, tolerance=0.02, margin=15.0, fold_batch_norm=True)
-"""The default inference: as low as the paper's, in fewer steps and only for classes that can still win."""
+FAST = SearchSettings(method="quasi-newton", steps=12, tolerance=0.02, margin=10.0, fold_batch_norm=True)
+"""The default inference: as low as the paper's, in fewer steps and for the best two classes and near ones."""
 
 CONFIDENCE_IMAGES = 500
 """Images that the sharpness of the confidence is fitted on, for other data than MNIST."""
@@ -188,20 +194,22 @@ def _kept_margins(
     """The margins of training images, measured once and kept beside the checkpoints that follow from them."""
     path = folder / MARGINS_NAME
     if path.exists():
-        return read_weights(path)["margins"]
+        kept = read_weights(path).get("margins")
+        if kept is None or kept.shape != (len(images),):
+            raise AbsynthError(f"The margins {path} are damaged; delete them to measure them again.")
+        return kept
     model = _classifier(vaes, seed)
     model.prepare()
     margins = training_margins(model.eval(), images, labels, progress)
-    with atomic_path(path) as temporary:
-        save_file({"margins": margins}, temporary)
+    write_bytes(path, save({"margins": margins}))
     return margins
 
 
 def write_encoders(folder: Path, vaes: Sequence[VAE]) -> None:
     """Stores the encoders, which the classifier does not need, in a file of their own."""
     encoders = nn.ModuleList(vae.encoder for vae in vaes)
-    with atomic_path(folder / ENCODERS_NAME) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in encoders.state_dict().items()}, temporary)
+    tensors = {name: tensor.contiguous() for name, tensor in encoders.state_dict().items()}
+    write_bytes(folder / ENCODERS_NAME, save(tensors))
 
 
 def read_vaes(folder: Path) -> list[VAE]:
@@ -332,6 +340,7 @@ def train_madry(
         finished=finished,
     )
     assert isinstance(model, StridedCNN)
+    round_to_half(model)
     found = measure(model)
     return model, {
         "final_loss": round(history[-1], 5),
@@ -539,8 +548,13 @@ def validate(
 
 def read_validation(base: Path) -> Validation:
     """Which images were held out when the model in a folder was trained."""
-    record = read_config(base).get("training", {}).get("validation", {})
-    return Validation(record.get("share", 0.0), record.get("seed", 0))
+    try:
+        record = read_config(base).get("training", {}).get("validation", {})
+        return Validation(float(record.get("share", 0.0)), int(record.get("seed", 0)))
+    except (AttributeError, TypeError):
+        raise AbsynthError(
+            f"The config in {base} does not say what was held out as training wrote it; train it again."
+        ) from None
 
 
 def fit_class_factors(losses: Losses, labels: Labels) -> list[float]:
@@ -658,55 +672,3 @@ def posterior_latents(
     noise = torch.randn(count, mean.shape[1], generator=generator)
     noise[: len(images)] = 0
     return mean[rows] + noise * (0.5 * log_variance[rows]).exp()
-
-
-def train_codebook_abs(
-    base: Path,
-    images: Images,
-    labels: Labels,
-    *,
-    seed: int,
-    out: Path,
-    command: str,
-    progress: Progress,
-    validation: Validation | None = None,
-) -> PretrainedModel:
-    """Codebook ABS: the decoders of ABS with latents that the encoders find in the training images.
-
-    Such prototypes lie closer to images of their class than those of latents drawn from the prior, and close
-    own prototypes are what certificates need.
-
-    Args:
-        base: Folder of a trained ABS.
-        images: Training images.
-        labels: Their classes.
-        seed: Of the draws.
-        out: Folder of the finished model.
-        command: Stored beside the weights.
-        progress: Where to show the encoding.
-        validation: Which images to hold out, as for the base; by default none.
-
-    Raises:
-        AbsynthError: If the base is no ABS, or a class of it has no images.
-    """
-    split = validation or Validation()
-    trained, held_out = split.split(labels)
-    vaes = read_vaes(base)
-    height, width = vaes[0].decoder.image_size
-    count = codebook_size(len(vaes), height * width)
-    generator = torch.Generator().manual_seed(seed)
-    task = progress.add_task("codebook", total=len(vaes), note="")
-    latents = []
-    for label, vae in enumerate(vaes):
-        members = trained[labels[trained] == label]
-        latents.append(posterior_latents(vae.eval(), images[members], count, generator))
-        progress.advance(task)
-    model = CodebookABS([vae.decoder for vae in vaes], torch.stack(latents))
-    model.domain = read_domain(read_config(base))
-    record = {"command": command, "seed": seed, "images": len(trained)}
-    model.prepare()
-    if not model.domain.digits:
-        model.alpha = fit_sharpness(model, images, held_out if len(held_out) else trained)
-    record |= validate(model, images[held_out], labels[held_out], split, progress)
-    model.save_pretrained(out, record)
-    return model.requires_grad_(False)

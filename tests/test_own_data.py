@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +18,13 @@ from typer.main import get_command
 
 import absynth
 from absynth import certified, recipes
-from absynth.certified import CertifiedSettings
+from absynth.certified import CertifiedSettings, train_codebook_abs
 from absynth.cli import app, main
 from absynth.data import read_dataset
 from absynth.errors import AbsynthError
 from absynth.models.confidence import ALPHA
 from absynth.progress import Progress
-from absynth.recipes import codebook_size, train, train_codebook_abs
+from absynth.recipes import codebook_size, train
 from absynth.report import page as report_page
 from absynth.training import TrainingSettings
 
@@ -75,7 +74,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_decoders_are_trained_for_certificates(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(certified, "CertifiedSettings", partial(CertifiedSettings, images=40, compared=50))
+    monkeypatch.setattr(certified, "CERTIFIED", CertifiedSettings(images=40, compared=50))
     data = ("--data", home / "train.npz", "--quiet")
     words = ("train", "certified-abs", *data, "--out", home / "certified", "--base", home / "abs")
     run(*words, "--rounds", "2", "--prototypes", "60")
@@ -88,7 +87,7 @@ def test_decoders_are_trained_for_certificates(home: Path, monkeypatch: pytest.M
     assert stored["alpha"] != ALPHA
     assert set(stored["training"]["certified"]["accuracy"]) == {"1", "1.5", "1.58", "2"}
     with pytest.raises(AbsynthError, match="takes no prototypes"):
-        run("train", "codebook-abs", *data, "--out", home / "x", "--base", home / "abs", "--target", "2")
+        run("train", "binary-abs", *data, "--out", home / "x", "--base", home / "abs", "--target", "2")
 
 
 def test_the_model_knows_its_classes_and_what_was_held_out(home: Path) -> None:
@@ -236,7 +235,8 @@ def test_any_number_of_classes(name: str, classes: int, tmp_path: Path, progress
         assert model.domain.class_names[-1] == str(classes - 1)
         if classes == 2:
             out = tmp_path / "codebook"
-            coded = train_codebook_abs(tmp_path, images, torch.arange(2), seed=0, out=out, **given)
+            rules = CertifiedSettings(rounds=1)
+            coded = train_codebook_abs(tmp_path, images, torch.arange(2), settings=rules, out=out, **given)
             assert coded(images).shape == (2, 2)
             assert coded.domain == model.domain
 

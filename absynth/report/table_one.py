@@ -59,8 +59,21 @@ class Row:
         >>> Row("ddn", "l2", {"cnn": Cell(1.0, 0.5, 20), "abs": Cell(2.0, 0.5, 10)}).sample
         '10 to 20'
         """
-        sizes = {cell.images for cell in self.cells.values()}
+        sizes = self._sizes
         return f"{min(sizes)}" if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)}"
+
+    def sample_of(self, model: str) -> str:
+        """The sample size of one cell, in brackets, where the row's differ; otherwise nothing.
+
+        >>> row = Row("ddn", "l2", {"cnn": Cell(1.0, 0.5, 20), "abs": Cell(2.0, 0.5, 10)})
+        >>> row.sample_of("abs"), Row("ddn", "l2", {"cnn": Cell(1.0, 0.5, 20)}).sample_of("cnn")
+        ('(10)', '')
+        """
+        return f"({self.cells[model].images})" if len(self._sizes) > 1 else ""
+
+    @property
+    def _sizes(self) -> set[int]:
+        return {cell.images for cell in self.cells.values()}
 
 
 @dataclass(frozen=True)
@@ -165,12 +178,7 @@ def to_markdown(groups: Sequence[Group], models: Sequence[str]) -> str:
     for group in groups:
         lines.append(f"| *{group.title}* | |" + " |" * len(models))
         for row in group.rows:
-            texts = []
-            for model in models:
-                cell = row.cells.get(model)
-                median, accuracy = ("", "") if cell is None else _texts(cell, row.norm)
-                text = " / ".join(part for part in (f"**{median}**" if median else "", accuracy) if part)
-                texts.append(f"{text} ★" if cell is not None and cell.best else text)
+            texts = [_text(row, model, "**{}**", "★") for model in models]
             lines.append(f"| {_escape_markdown(row.name)} | {row.sample} | " + " | ".join(texts) + " |")
     return "\n".join(lines) + "\n"
 
@@ -186,13 +194,8 @@ def to_latex(groups: Sequence[Group], models: Sequence[str]) -> str:
         lines.append(r"\midrule")
         lines.append(rf"\multicolumn{{{len(models) + 2}}}{{l}}{{\emph{{{_escape_latex(group.title)}}}}} \\")
         for row in group.rows:
-            texts = []
-            for model in models:
-                cell = row.cells.get(model)
-                median, accuracy = ("", "") if cell is None else _texts(cell, row.norm)
-                bold = rf"\textbf{{{median}}}".replace("∞", r"$\infty$") if median else ""
-                text = " / ".join(part for part in (bold, accuracy.replace("%", r"\,\%")) if part)
-                texts.append(rf"{text} $\star$" if cell is not None and cell.best else text)
+            cells = [_text(row, model, r"\textbf{{{}}}", r"$\star$") for model in models]
+            texts = [text.replace("∞", r"$\infty$").replace("%", r"\,\%") for text in cells]
             lines.append(f"{_escape_latex(row.name)} & {row.sample} & " + " & ".join(texts) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
@@ -217,8 +220,15 @@ def sort_key(cell: Cell) -> float:
     return 1e9 if value is None or math.isinf(value) else value
 
 
-def _texts(cell: Cell, norm: Norm | None) -> tuple[str, str]:
-    return format_median(cell, norm), format_accuracy(cell)
+def _text(row: Row, model: str, bold: str, star: str) -> str:
+    """A cell in one line: the median in bold, the accuracy, the sample size and the star, as far as there."""
+    if model not in row.cells:
+        return ""
+    cell = row.cells[model]
+    median = format_median(cell, row.norm)
+    figures = [bold.format(median) if median else "", format_accuracy(cell)]
+    parts = [" / ".join(filter(None, figures)), row.sample_of(model), star if cell.best else ""]
+    return " ".join(filter(None, parts))
 
 
 def _escape_markdown(text: str) -> str:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,23 +12,28 @@ from torch import Tensor
 
 import absynth
 from absynth.certified import (
+    CERTIFIED_BINARY,
     CertifiedSettings,
     box_distance,
     decode,
     draw_codebook,
+    flip_distance,
     mine,
-    train_certified_abs,
+    train_codebook_abs,
     train_for_certificates,
 )
 from absynth.certify.halfspace import crossing
+from absynth.data.split import Validation
 from absynth.errors import AbsynthError
 from absynth.inference import ABS, CodebookABS
 from absynth.inference.codebook import draw_latents
+from absynth.models.cnn import Binarized
 from absynth.models.vae import VAE, Decoder, Posterior
 from absynth.progress import Progress
 from absynth.recipes import FAST, write_encoders
 
 SETTINGS = CertifiedSettings(rounds=4, images=40, compared=30, batch_size=10, learning_rate=1e-3, rivals=3)
+BINARY = replace(CERTIFIED_BINARY, rounds=6, images=90, compared=30, batch_size=10, rivals=3)
 
 
 @pytest.fixture
@@ -61,22 +68,65 @@ def test_the_derivative_of_the_distance_is_right(pairs: tuple[Tensor, Tensor, Te
     assert torch.autograd.gradcheck(of, variables, eps=1e-7, atol=1e-4)
 
 
+@pytest.fixture
+def flips() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Four binary images, two pairs each, with margins that some flips make up for, and a negative one."""
+    images = (torch.rand(4, 1, 30, dtype=torch.float64) > 0.5).double()
+    own, rivals = (torch.rand(4, 2, 30, dtype=torch.float64) for _ in range(2))
+    margins = torch.tensor([[0.5, 1.0], [3.0, -0.4], [5.0, 7.0], [0.01, 2.0]], dtype=torch.float64)
+    return images, own, rivals, margins
+
+
+@pytest.mark.parametrize("some_are_given", [False, True])
+def test_as_many_pixels_are_flipped_as_it_takes(
+    flips: tuple[Tensor, Tensor, Tensor, Tensor], some_are_given: bool
+) -> None:
+    images, own, rivals, margins = flips
+    given = torch.zeros(4, 1, 30, dtype=torch.float64)
+    given[..., ::3] = float(some_are_given)
+    found = flip_distance(images, own, rivals, margins, given if some_are_given else None)
+    for image in range(4):
+        for pair in range(2):
+            slopes = 2 * (rivals - own)[image, pair]
+            gains = torch.where(images[image, 0] > 0.5, -slopes, slopes).clamp(min=0)
+            free = given[image, 0] == 0
+            left = margins[image, pair] - gains[~free].sum()
+            expected = 0.0
+            for gain in gains[free].sort(descending=True).values:
+                if left <= gain:
+                    expected += float(left / gain)
+                    break
+                left, expected = left - gain, expected + 1
+            assert float(found[image, pair]) == pytest.approx(expected)
+
+
+def test_the_derivative_of_the_number_of_flips_is_right(
+    flips: tuple[Tensor, Tensor, Tensor, Tensor],
+) -> None:
+    images, *variables = flips
+    inputs = [part.clone().requires_grad_() for part in variables]
+    assert torch.autograd.gradcheck(partial(flip_distance, images), inputs, eps=1e-7, atol=1e-4)
+
+
 def test_mining_finds_the_nearest_rivals_and_the_best_own_prototype_against_each() -> None:
     prototypes, offsets, images = torch.rand(3, 12, 20), torch.rand(3, 12), torch.rand(7, 20)
     labels = torch.arange(7) % 3
     mined = mine(images, labels, prototypes, offsets, rivals=4, own=12)
     assert sorted(mined.image.tolist()) == list(range(7))
     flat, weights = prototypes.flatten(0, 1), offsets.flatten()
-    for row, own, rival in zip(*mined, strict=True):
+    for row, own, rival, distance in zip(*mined, strict=True):
         scores = (images[row] - flat).square().sum(1) + weights
         members = torch.arange(36) // 12 == labels[row]
         best = scores.masked_fill(~members, torch.inf).argmin()
         height = (scores - scores[best]) / (flat - flat[best]).norm(dim=1)
         nearest = height.masked_fill(members, torch.inf).argsort()[:4]
         assert set(rival.tolist()) == set(nearest.tolist())
+        heights = []
         for p, q in zip(own, rival, strict=True):
             against = ((scores[q] - scores) / (flat[q] - flat).norm(dim=1)).masked_fill(~members, -torch.inf)
             assert float(against[p]) == pytest.approx(float(against.max()), abs=1e-4)
+            heights.append(float(against[p]) / 2)
+        assert float(distance) == pytest.approx(min(heights), abs=1e-4)
 
 
 def test_decoding_serves_every_entry_in_its_place(make_decoder: Callable[[int], Decoder]) -> None:
@@ -123,7 +173,28 @@ def digits(make_decoder: Callable[[int], Decoder]) -> tuple[Tensor, Tensor]:
     return (images + 0.1 * torch.randn_like(images)).clamp(0, 1), labels
 
 
+def test_images_beyond_the_target_change_nothing(
+    make_decoder: Callable[[int], Decoder], digits: tuple[Tensor, Tensor], progress: Progress, tmp_path: Path
+) -> None:
+    decoders = [make_decoder(seed).folded() for seed in range(3)]
+    before = [tensor.clone() for decoder in decoders for tensor in decoder.state_dict().values()]
+    history = train_for_certificates(
+        decoders,
+        Posterior(torch.randn(90, 8), torch.zeros(90, 8)),
+        *digits,
+        replace(SETTINGS, rounds=2, target=1e-6),
+        checkpoint=tmp_path / "certified.pt",
+        progress=progress,
+        perturbation=lambda images, _: images,
+    )
+    assert history == [0.0, 0.0]
+    after = [tensor for decoder in decoders for tensor in decoder.state_dict().values()]
+    assert all(map(torch.equal, before, after))
+
+
+@pytest.mark.parametrize("settings", [replace(SETTINGS, rounds=6, learning_rate=3e-4), BINARY])
 def test_training_raises_the_radii_of_the_images(
+    settings: CertifiedSettings,
     make_decoder: Callable[[int], Decoder],
     digits: tuple[Tensor, Tensor],
     progress: Progress,
@@ -136,20 +207,43 @@ def test_training_raises_the_radii_of_the_images(
     def mean_radius() -> float:
         model = CodebookABS(decoders, codebook)
         model.prepare()
-        return float(absynth.certify(model, *digits).radius.mean())
+        behind = Binarized(model) if settings.binary else model
+        return float(absynth.certify(behind, *digits, norm="l0" if settings.binary else "l2").radius.mean())
 
     before = mean_radius()
     history = train_for_certificates(
         decoders,
         posterior,
         *digits,
-        replace(SETTINGS, rounds=6, learning_rate=3e-4, target=before + 1),
+        replace(settings, target=1.4 * before),
         checkpoint=tmp_path / "certified.pt",
         progress=progress,
         perturbation=lambda images, _: images,
     )
     assert len(history) == 6
-    assert mean_radius() > before + 0.02
+    assert mean_radius() > 1.01 * before
+
+
+def test_a_binary_model_is_stored_with_its_radii(
+    base: Path, digits: tuple[Tensor, Tensor], progress: Progress, tmp_path: Path
+) -> None:
+    model = train_codebook_abs(
+        base,
+        *digits,
+        settings=replace(CERTIFIED_BINARY, rounds=1, images=20, compared=30, batch_size=10),
+        prototypes=35,
+        out=tmp_path / "binary",
+        command="a command",
+        progress=progress,
+        validation=Validation(0.2),
+    )
+    loaded = absynth.load(tmp_path / "binary")
+    assert isinstance(loaded, Binarized)
+    assert torch.equal(loaded(digits[0]).argmax(1), model(digits[0]).argmax(1))
+    stored = json.loads((tmp_path / "binary" / "config.json").read_text())["training"]
+    assert stored["certified"]["images"] == 18
+    assert set(stored["certified"]["linf"]["accuracy"]) == {"0.3"}
+    assert set(stored["certified"]["l0"]["accuracy"]) == {"8", "12"}
 
 
 def test_an_interrupted_run_ends_with_the_same_model(
@@ -160,7 +254,7 @@ def test_an_interrupted_run_ends_with_the_same_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def run(name: str) -> CodebookABS:
-        return train_certified_abs(
+        return train_codebook_abs(
             base,
             *digits,
             settings=SETTINGS,
@@ -195,6 +289,6 @@ def test_an_interrupted_run_ends_with_the_same_model(
 
 def test_settings_that_make_no_sense_are_refused() -> None:
     with pytest.raises(AbsynthError, match="at least 1 of everything"):
-        CertifiedSettings(rounds=0)
+        CertifiedSettings(images=0)
     with pytest.raises(AbsynthError, match="above 0"):
         CertifiedSettings(target=0.0)

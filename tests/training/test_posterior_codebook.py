@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from absynth import recipes
+from absynth.certified import CertifiedSettings, train_codebook_abs
 from absynth.errors import AbsynthError
 from absynth.inference import CodebookABS
 from absynth.models.cnn import CNN
 from absynth.models.vae import VAE
 from absynth.progress import Progress
-from absynth.recipes import posterior_latents, train, train_codebook_abs
+from absynth.recipes import posterior_latents, train
 from absynth.training import TrainingSettings
 from absynth.zoo import load
 
@@ -54,7 +55,8 @@ def test_codebook_abs_is_built_from_a_trained_abs(
     images = (0.1 + 0.8 * labels[:, None, None, None]).expand(-1, 1, 28, 28) + 0.1 * torch.rand(30, 1, 28, 28)
     settings = TrainingSettings(epochs=10, batch_size=5, learning_rate=1e-2, seed=0)
     base = train("abs", images, labels, settings, out=tmp_path / "abs", command="", progress=progress)
-    given = {"seed": 4, "command": "absynth train codebook-abs", "progress": progress}
+    settings = CertifiedSettings(rounds=0, seed=4)
+    given = {"settings": settings, "command": "absynth train codebook-abs", "progress": progress}
     model = train_codebook_abs(tmp_path / "abs", images, labels, out=tmp_path / "out", **given)
     loaded = load(tmp_path / "out")
     assert isinstance(loaded, CodebookABS)
@@ -63,7 +65,8 @@ def test_codebook_abs_is_built_from_a_trained_abs(
     own = loaded.losses(images)[torch.arange(30), labels]
     assert own.mean() < base.codebook.losses(images)[torch.arange(30), labels].mean()
     training = json.loads((tmp_path / "out" / "config.json").read_text())["training"]
-    assert training == {"command": "absynth train codebook-abs", "seed": 4, "images": 30}
+    assert training["command"] == "absynth train codebook-abs"
+    assert (training["rounds"], training["seed"], training["trained_on"]) == (0, 4, 30)
     with pytest.raises(AbsynthError, match="every class needs some"):
         train_codebook_abs(tmp_path / "abs", images[::2], labels[::2], out=tmp_path / "none", **given)
 
@@ -73,5 +76,11 @@ def test_only_an_abs_can_be_its_base(tmp_path: Path, progress: Progress) -> None
     images, labels = torch.rand(4, 1, 28, 28), torch.arange(4) % 2
     with pytest.raises(AbsynthError, match="no ABS"):
         train_codebook_abs(
-            tmp_path, images, labels, seed=0, out=tmp_path / "out", command="", progress=progress
+            tmp_path,
+            images,
+            labels,
+            settings=CertifiedSettings(rounds=0),
+            out=tmp_path / "out",
+            command="",
+            progress=progress,
         )
