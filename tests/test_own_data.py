@@ -85,7 +85,7 @@ def test_decoders_are_trained_for_certificates(home: Path, monkeypatch: pytest.M
     assert stored["decoder"] == {"latents": 8, "batch_norm": False, "image_size": [16, 16]}
     assert stored["training"]["rounds"] == 2
     assert stored["alpha"] != ALPHA
-    assert set(stored["training"]["certified"]["accuracy"]) == {"1", "1.5", "1.58", "2"}
+    assert set(stored["training"]["certified"]["l2"]["accuracy"]) == {"1", "1.5", "1.58", "2"}
     with pytest.raises(AbsynthError, match="takes no prototypes"):
         run("train", "binary-abs", *data, "--out", home / "x", "--base", home / "abs", "--target", "2")
 
