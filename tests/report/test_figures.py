@@ -178,6 +178,17 @@ def test_fashion_is_left_out_and_never_fetched(bright, monkeypatch, tmp_path):
     assert f"cnn {weights_hash(bright)[:12]}" in section.caption
 
 
+def test_the_legend_of_confidence_has_room_for_all_kinds(bright, monkeypatch):
+    images = absynth.load_dataset("mnist", "test")[0][:200, 0]
+    monkeypatch.setattr(confidence, "fashion_images", lambda count, seed: torch.rand(count, 1, 28, 28))
+    (panel,) = confidence_section("confidence", "Confidence", lambda _: bright, images, 0, ["cnn"]).panels
+    panel.figure.canvas.draw()
+    (legend,) = panel.figure.legends
+    assert len(legend.texts) == 3
+    assert panel.figure.bbox.x0 <= legend.get_window_extent().x0
+    assert legend.get_window_extent().x1 <= panel.figure.bbox.x1
+
+
 def test_confidence_is_the_models_own(bright, make_images):
     images = make_images(5)
     assert torch.equal(confidence.confidences(bright, images).float(), probabilities(bright, images).amax(1))

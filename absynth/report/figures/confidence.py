@@ -113,7 +113,7 @@ def confidence_section(
 
 
 def _panel(key: str, model: str, found: dict[str, Tensor]) -> Panel:
-    figure = new_figure(3.5, 2.8)
+    figure = new_figure(3.5, 3.1)
     axes = figure.subplots()
     words = []
     inside = next(iter(found))
@@ -128,7 +128,7 @@ def _panel(key: str, model: str, found: dict[str, Tensor]) -> Panel:
         axes.stairs(_shares(values), _edges(), color=colour, fill=True, alpha=0.15)
     axes.set(title=model, xlabel="confidence", ylabel="images, %", xlim=(0, 1), ylim=(0, 101))
     axes.grid(alpha=0.2, linewidth=0.5)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(loc="outside lower center", frameon=False)
     return Panel(f"confidence-{key}", figure, f"Histograms of the confidence of {model}; {'; '.join(words)}.")
 
 
