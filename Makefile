@@ -32,6 +32,10 @@ docs: $(TOOLS)
 bench: $(INSTALLED)
 	$(BIN)/python docs/tools/speed.py
 
+# The results page, docs/results.md, from the records in docs/results/benchmark.
+results: $(INSTALLED)
+	$(BIN)/python docs/tools/results.py
+
 # The sdist and the wheel of the last commit in dist/, if two builds give the same bytes.
 build: $(TOOLS)
 	$(BIN)/python tools/release.py --no-install
