@@ -296,16 +296,11 @@ def build_page(examiner: Examiner) -> gr.Blocks:
         subject, change = gr.State(), gr.State()
 
         answers = [message, answer, copies, subject]
-        proving = subject.change(
-            examiner.prove,
-            subject,
-            [proofs, found, change, slider, pictures],
-            trigger_mode="multiple",
-            **options,
-        )
+        # One after the other, so that the last word is had by what was used last. Nothing is cancelled: what
+        # has hardly begun cannot be, and the proofs of one image take less than a second.
         options["trigger_mode"] = "always_last"
-        # One after the other, whatever was used, so that the last word is had by what was used last.
-        latest: dict[str, Any] = {"cancels": [proving], "concurrency_id": "examine", **options}
+        subject.change(examiner.prove, subject, [proofs, found, change, slider, pictures], **options)
+        latest: dict[str, Any] = {"concurrency_id": "examine", **options}
         sketch.input(examiner.draw, sketch, answers, **latest)
         upload.upload(examiner.upload, upload, answers, **latest)
         typed = [number.input, number.submit]
