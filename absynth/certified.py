@@ -398,7 +398,7 @@ def draw_codebook(
         sources = others if len(others) else members
         rows = sources[torch.randint(len(sources), (count,), generator=generator)]
         noise = torch.randn(count, posterior.mean.shape[1], generator=generator)
-        latents.append(posterior.mean[rows] + noise * (0.5 * posterior.log_variance[rows]).exp())
+        latents.append(Posterior(posterior.mean[rows], posterior.log_variance[rows]).at(noise))
     return torch.stack(latents)
 
 

@@ -107,7 +107,8 @@ def train(
     target: Annotated[
         float | None,
         typer.Option(
-            help="codebook-abs, certified-abs: the L2 radius beyond which a rival no longer matters."
+            help="Codebook and certified models: the L2 radius, or for certified-binary-abs the number of "
+            "flipped pixels, beyond which a rival no longer matters."
         ),
     ] = None,
     start: Annotated[str | None, typer.Option(help="A trained abs to go on from.")] = None,
@@ -134,8 +135,6 @@ def train(
     settings = None
     if model not in trained_on and (prototypes is not None or target is not None):
         raise AbsynthError(f"The recipe '{model}' takes no prototypes and no target; leave them out.")
-    if not derived:
-        settings = training_settings(model, epochs, batch_size, learning_rate, seed, emphasis, rounds)
     if threads is not None:
         torch.set_num_threads(threads)
     if derived:
@@ -146,6 +145,7 @@ def train(
         dataset = read_for([base], data, "train", strict=strict)
         held_out = read_validation(model_folder(base))
     else:
+        settings = training_settings(model, epochs, batch_size, learning_rate, seed, emphasis, rounds)
         dataset = read_dataset(data, "train", size=None if size is None else (size, size), strict=strict)
         share = 0.0 if dataset.digits else VALIDATION_SHARE
         held_out = Validation(share if validation is None else validation, seed)

@@ -193,7 +193,8 @@ class Examiner:
         remark = describe_rule(label, subject.decision, self.domain)
         radii: dict[Norm, float] = {}
         yield certificates(radii, remark), "", None, gr.Slider(visible=False), ""
-        for norm in TITLES:
+        # The exact radius in L2 comes last, with its adversarial.
+        for norm in (norm for norm in TITLES if norm != "l2"):
             radii[norm] = float(self.certifier.certify(image, labels, norm).radius)
             yield certificates(radii, remark), "", None, gr.Slider(visible=False), ""
         exact = self.certifier.certify(image, labels, "l2", exact=True)
@@ -222,7 +223,8 @@ class Examiner:
             return ""
         image = change.subject.image
         changed = torch.lerp(image, change.adversarial, percent / 100)
-        (decision,), plain = decide(self.abs_model, changed), self._contrast(changed)
+        decision = change.subject.decision if percent == 0 else decide(self.abs_model, changed)[0]
+        plain = self._contrast(changed)
         labels = (int(change.subject.codebook_label), int(self.codebook(changed).argmax(dim=1)))
         size = float(distance(image, changed, "l2"))
         return adversarial_step(image, changed, labels, decision, plain, size, self.domain)

@@ -671,4 +671,4 @@ def posterior_latents(
     rows = torch.arange(count) % len(images)
     noise = torch.randn(count, mean.shape[1], generator=generator)
     noise[: len(images)] = 0
-    return mean[rows] + noise * (0.5 * log_variance[rows]).exp()
+    return Posterior(mean[rows], log_variance[rows]).at(noise)

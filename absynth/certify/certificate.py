@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, overload
 
 import torch
@@ -15,7 +15,7 @@ from absynth.certify.exact import Solver
 from absynth.certify.growth import LEVELS, diameter, growth_within, reach
 from absynth.certify.halfspace import whole
 from absynth.certify.paper import WARNING, paper_certificate
-from absynth.certify.search import Batch, Search, exact_scores, scan
+from absynth.certify.search import Batch, Search, exact_scores, lengths_from, scan
 from absynth.errors import AbsynthError
 from absynth.norms import Norm, parse_norm
 from absynth.progress import Progress
@@ -83,6 +83,33 @@ class Certificate:
     closed: Bool[Tensor, "batch"] | None = None
 
 
+@dataclass(frozen=True)
+class _LookedAt:
+    """Images, and what holds for them whatever the norm.
+
+    Attributes:
+        images: Flat.
+        prediction: The model's decisions.
+        batches: By class and rows; None if there are too many images to keep them.
+    """
+
+    images: Float[Tensor, "batch pixel"]
+    prediction: Int64[Tensor, "batch"]
+    batches: dict[tuple[int, ...], Batch] | None
+
+    def batch(self, search: Search, rows: Int64[Tensor, "some"]) -> Batch:
+        """Some images of the search's class, compared with its prototypes as far as its norm needs."""
+        key = (search.label, *rows.tolist())
+        batch = None if self.batches is None else self.batches.get(key)
+        if batch is None:
+            batch = scan(search.codebook, self.images[rows], search.label)
+        if search.by_length and batch.length is None:
+            batch = replace(batch, length=lengths_from(search.codebook, batch.own_rows[:, 0]))
+        if self.batches is not None:
+            self.batches[key] = batch
+        return batch
+
+
 class _Found(NamedTuple):
     """The results for some images of one class."""
 
@@ -136,7 +163,8 @@ def certify(
 class Certifier:
     """Certifies the decisions of one model again and again, and reads and checks its prototypes only once.
 
-    That is most of the time that a single image takes. The model must stay as it is meanwhile.
+    That is most of the time that a single image takes. Where the same images are asked about again, in
+    another norm, they are not compared with the prototypes again. The model must stay as it is meanwhile.
 
     Args:
         model: As :func:`certify` takes it.
@@ -150,6 +178,7 @@ class Certifier:
         self.model = model
         found = find_prototypes(model)
         self.codebook = None if found is None else read_codebook(*found)
+        self._looked_at: _LookedAt | None = None
 
     @torch.no_grad()
     def certify(
@@ -178,7 +207,8 @@ class Certifier:
         solvable = exact and not codebook.binary and chosen != "l0"
         device = codebook.images.device
         flat = images.to(device).flatten(1)
-        prediction = torch.cat([model(part.to(device)).argmax(dim=1) for part in images.split(batch_size)])
+        looked_at = self._look_at(flat, images.shape[1:], batch_size)
+        prediction = looked_at.prediction
 
         def predict(candidates: Float[Tensor, "batch pixel"]) -> Int64[Tensor, "batch"]:
             result: Tensor = model(candidates.unflatten(1, images.shape[1:])).argmax(dim=1)
@@ -197,7 +227,7 @@ class Certifier:
             search = Search(codebook, label, chosen, images.shape[1])
             solver = Solver(search, predict) if solvable else None
             for some in rows.split(batch_size):
-                result = _certify_class(search, solver, flat[some])
+                result = _certify_class(search, solver, looked_at.batch(search, some))
                 radius[some], gap[some], adversarials[some] = result
                 if progress and task is not None:
                     progress.advance(task, len(some))
@@ -214,6 +244,20 @@ class Certifier:
             adversarials.view_as(images).to(home) if solvable else None,
             is_closed(gap, radius).to(home) if solvable else None,
         )
+
+    def _look_at(self, flat: Float[Tensor, "batch pixel"], shape: torch.Size, batch_size: int) -> _LookedAt:
+        """What is known of some images already, or the start of it."""
+        known = self._looked_at
+        if known is not None and torch.equal(known.images, flat):
+            return known
+        # What is known before is let go of first, so that there is never memory for both.
+        self._looked_at = None
+        parts = flat.unflatten(1, shape).split(batch_size)
+        prediction = torch.cat([self.model(part).argmax(dim=1) for part in parts])
+        if len(parts) > 1:
+            return _LookedAt(flat, prediction, None)
+        self._looked_at = _LookedAt(flat.clone(), prediction, {})
+        return self._looked_at
 
 
 def _estimate(model: nn.Module, images: Images, labels: Labels, norm: Norm, batch_size: int) -> Certificate:
@@ -247,10 +291,9 @@ def _estimate(model: nn.Module, images: Images, labels: Labels, norm: Norm, batc
     )
 
 
-def _certify_class(search: Search, solver: Solver | None, images: Float[Tensor, "batch pixel"]) -> _Found:
+def _certify_class(search: Search, solver: Solver | None, batch: Batch) -> _Found:
     """Radii, gaps and adversarials of images that the model gives the search's class."""
-    codebook = search.codebook
-    batch = scan(codebook, images, search.label)
+    codebook, images = search.codebook, batch.image
     own_score = exact_scores(codebook, batch.seen, batch.own_rows[:, :1])[:, 0]
     radius = _bound(search, batch, own_score)
     gap, adversarials = torch.zeros_like(radius), images.clone()

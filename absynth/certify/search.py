@@ -66,6 +66,8 @@ class Batch:
         own_rows: Rows of the nearest own prototypes in the codebook, best first.
         own_high: Upper bounds on their scores less ‖x‖², float32.
         rival_low: Lower bounds on the scores of all prototypes less ‖x‖², infinite for own ones, float32.
+        length: Upper bounds on ‖q − p0‖₂ for all prototypes q, float32; None until they are
+            asked for.
     """
 
     image: Float[Tensor, "batch pixel"]
@@ -73,11 +75,17 @@ class Batch:
     own_rows: Int64[Tensor, "batch own"]
     own_high: Float[Tensor, "batch own"]
     rival_low: Float[Tensor, "batch entry"]
+    length: Float[Tensor, "batch entry"] | None = None
 
     def select(self, rows: Int64[Tensor, "some"]) -> Batch:
         """Some of the images."""
         return Batch(
-            self.image[rows], self.seen[rows], self.own_rows[rows], self.own_high[rows], self.rival_low[rows]
+            self.image[rows],
+            self.seen[rows],
+            self.own_rows[rows],
+            self.own_high[rows],
+            self.rival_low[rows],
+            None if self.length is None else self.length[rows],
         )
 
 
@@ -103,6 +111,20 @@ def scan(codebook: Codebook, image: Float[Tensor, "batch pixel"], label: int) ->
     return Batch(image, seen, nearest.indices + own.start, nearest.values, scores)
 
 
+def lengths_from(codebook: Codebook, rows: Int64[Tensor, "batch"]) -> Float[Tensor, "batch entry"]:
+    """Upper bounds on the distances of all prototypes from some, float32."""
+    relative = rounded_scores(codebook)
+    # 2⟨p, q⟩ is at most ‖p‖² + ‖q‖², so all the terms together are at most twice that.
+    energy = (codebook.squares[rows][:, None] + codebook.squares) * (1 + 4 * relative)
+    squares = energy.addmm_(codebook.images[rows], codebook.images.T, alpha=-2)
+    return squares.clamp_(min=0).sqrt_().mul_(1 + 4 * relative)
+
+
+def rounded_scores(codebook: Codebook) -> float:
+    """How much a sum over all pixels, and a few operations more, may be off in float32."""
+    return gamma(codebook.pixels + 8, torch.float32)
+
+
 def exact_scores(
     codebook: Codebook, seen: Tensor, rows: Int64[Tensor, "batch some"]
 ) -> Float[Tensor, "batch some"]:
@@ -119,6 +141,9 @@ class Search:
         label: The predicted class of all images.
         norm: Which norm.
         channels: Channels of an image.
+
+    Attributes:
+        by_length: Whether level 0 goes by the distances of the prototypes from the best own one.
     """
 
     def __init__(self, codebook: Codebook, label: int, norm: Norm, channels: int) -> None:
@@ -126,7 +151,8 @@ class Search:
         self.label = label
         self.norm = norm
         self.channels = channels
-        self.relative = gamma(codebook.pixels + 8, torch.float32)
+        self.relative = rounded_scores(codebook)
+        self.by_length = not codebook.binary and norm in ("l2", "linf")
 
     def run(self, batch: Batch, slack: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
         """A lower bound on each image's distance to the nearest place where any rival wins.
@@ -196,14 +222,10 @@ class Search:
     def _first_bounds(self, batch: Batch, slack: Tensor) -> Float[Tensor, "batch entry"]:
         """Level 0."""
         margins = self._margins(batch, slack)
-        if self.codebook.binary or self.norm in ("l1", "l0"):
+        if batch.length is None:
             return self._bounds_by_margin(batch, margins)
-        codebook, best = self.codebook, batch.own_rows[:, 0]
-        # 2⟨p, q⟩ is at most ‖p‖² + ‖q‖², so all the terms together are at most twice that.
-        energy = (codebook.squares[best][:, None] + codebook.squares) * (1 + 4 * self.relative)
-        gain = energy.addmm_(codebook.images[best], codebook.images.T, alpha=-2).clamp_(min=0).sqrt_()
-        scale = 2 if self.norm == "l2" else 2 * codebook.pixels**0.5
-        return margins.div_(gain.mul_(scale * (1 + 4 * self.relative)).add_(1e-30))
+        scale = 2 if self.norm == "l2" else 2 * self.codebook.pixels**0.5
+        return margins.div_((batch.length * (scale * (1 + 4 * self.relative))).add_(1e-30))
 
     def _bounds_by_margin(self, batch: Batch, margins: Tensor) -> Float[Tensor, "batch entry"]:
         """Level 0 where no pixel gains more than 2, so that m / 2 pixels at the lowest cost are needed."""

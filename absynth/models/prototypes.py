@@ -23,7 +23,6 @@ ROUNDED_UP = 1 + 2.0**-10
 SCORES_AT_ONCE = 2**22
 """Scores held in memory at a time by the search (16 MiB, which a processor's cache may hold)."""
 
-
 SMALL_CODEBOOK = 1000
 """Prototypes a class up to which no bounds are used."""
 

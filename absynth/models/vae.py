@@ -27,6 +27,10 @@ class Posterior(NamedTuple):
     mean: Latents
     log_variance: Latents
 
+    def at(self, noise: Latents) -> Latents:
+        """The latents that standard normal noise stands for (Kingma and Welling 2014, arXiv 1312.6114)."""
+        return self.mean + noise * (0.5 * self.log_variance).exp()
+
 
 def encoder_kernels(size: Size) -> tuple[Size, ...]:
     """The kernels of convolutions with strides 1, 2, 2, 1 that bring an image of a size down to one pixel.
@@ -274,9 +278,10 @@ def elbo_losses(
         beta: Weight of the divergence.
         generator: Source of the posterior samples.
     """
-    mean, log_variance = vae.encoder(images)
+    posterior = vae.encoder(images)
+    mean, log_variance = posterior
     noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-    reconstructions = vae.decoder(mean + noise * (0.5 * log_variance).exp())
+    reconstructions = vae.decoder(posterior.at(noise))
     squared_error = (images - reconstructions).square().flatten(1).sum(1)
     divergence = 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum(1)
     losses: Tensor = squared_error + beta * divergence

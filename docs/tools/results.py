@@ -59,10 +59,10 @@ COMPARISON = """
 ## Beside the paper
 
 Medians and accuracies over all attacks. The models are our own, so that small differences say little. Where
-ours is much the smaller one, as for ABS in all norms, newer attacks and exact gradients found in a few dozen
-steps what the paper's attacks did not. Where it is the larger one, more attacks may bring it down: above all
-`madry` in L2 and L0, whose gradients vanish around most images, so that these attacks say little about it;
-the paper used attacks that look at decisions alone.
+ours is much the smaller one, as for ABS and Binary ABS in L0, newer attacks and exact gradients found in a
+few dozen steps what the paper's attacks did not. Where it is the larger one, more attacks may bring it
+down: above all `madry` in L2 and L0, whose gradients vanish around most images, so that these attacks say
+little about it; the paper used attacks that look at decisions alone.
 
 """
 

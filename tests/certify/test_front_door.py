@@ -87,6 +87,23 @@ def test_a_certifier_says_the_same_and_reads_the_prototypes_once(
             assert torch.equal(again.adversarials.nan_to_num(), certified.adversarials.nan_to_num())
 
 
+def test_images_asked_about_again_are_not_scanned_again(
+    model: Any, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = model(images).argmax(1)
+    certifier = Certifier(model)
+    certifier.certify(images, labels, "l0")
+    expected = certify(model, images, labels, "l2").radius
+    with monkeypatch.context() as patched:
+        patched.delattr(certificate, "scan")
+        assert torch.equal(certifier.certify(images, labels, "l2").radius, expected)
+    # Neither other images in the same place nor other labels get the answers of the first.
+    images.copy_(images.flip(0))
+    for wanted in (labels.flip(0), labels):
+        expected = certify(model, images, wanted, "l2").radius
+        assert torch.equal(certifier.certify(images, wanted, "l2").radius, expected)
+
+
 @pytest.mark.parametrize("binary", [False, True])
 @pytest.mark.parametrize("norm", NORMS)
 def test_the_wrong_label_and_ties_have_radius_zero(toolbox: Any, norm: str, binary: bool) -> None:

@@ -22,6 +22,11 @@ EMPTY_SHEET = """() => {
   return sheet.data.every(value => value === 255);
 }"""
 
+SAME_PICTURE = """() => {
+  const [asked, proven] = ['#answer img', '#pictures img'].map(path => document.querySelector(path));
+  return asked && proven && asked.src === proven.src;
+}"""
+
 OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 
 
@@ -129,9 +134,9 @@ def test_quick_strokes_end_with_the_proofs_of_the_last(page) -> None:
     for points in (((0.2, 0.2), (0.8, 0.8)), ((0.8, 0.2), (0.2, 0.8)), ((0.5, 0.1), (0.5, 0.9))):
         stroke(page, *points)
         page.wait_for_timeout(200)
-    page.wait_for_selector("#pictures .step")
-    seen = page.locator("#answer img").get_attribute("src")
-    assert page.locator("#pictures img").first.get_attribute("src") == seen
+    page.wait_for_function(SAME_PICTURE)
+    page.wait_for_timeout(1000)
+    assert page.evaluate(SAME_PICTURE), "older proofs took the place of those of the last stroke"
 
 
 def test_a_random_test_image_has_a_label(page) -> None:

@@ -119,11 +119,12 @@ def test_nothing_is_proven_of_nothing(examiner: Examiner) -> None:
 def test_the_proofs_are_those_of_the_library_and_come_one_by_one(examiner: Examiner) -> None:
     *_, subject = examiner.choose(0)
     proofs = list(examiner.prove(subject))
-    assert [page[0].count("being proven") for page in proofs] == [4, 3, 2, 1, 0, 0]
+    assert [page[0].count("being proven") for page in proofs] == [4, 3, 2, 1, 0]
     assert all(page[2] is None for page in proofs[:-1])
-    shown = re.findall(r'class="radius">([\d.]+)', proofs[4][0])
+    shown = re.findall(r'class="radius">([\d.]+)', proofs[-1][0])
     for norm, figure in zip(("l0", "linf", "l1", "l2"), shown, strict=True):
-        radius = absynth.certify(examiner.codebook, subject.image, subject.codebook_label, norm).radius
+        question = (examiner.codebook, subject.image, subject.codebook_label, norm)
+        radius = absynth.certify(*question, exact=norm == "l2").radius
         assert 0 <= float(radius) - float(figure) < {"linf": 0.001, "l0": 1}.get(norm, 0.01)
     assert set(NORMS) == {"l0", "linf", "l1", "l2"}
 
