@@ -19,8 +19,8 @@ from absynth.models.prototypes import PrototypeClassifier
 from absynth.models.vae import Decoder
 
 LEAST_LIKELY_DROPPED = 0.1
-DECODED_AT_ONCE = 500
-DECODE_RECIPE = f"decode 1, {DECODED_AT_ONCE} at once"
+DECODED_AT_ONCE = 250
+DECODE_RECIPE = f"decode 2, {DECODED_AT_ONCE} at once"
 """Names the arithmetic of :meth:`CodebookABS.decode` in the cache; a change there needs another number."""
 
 

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+MANY = 24
+"""Images from which on one pass an entry of the kernel over all of them is the faster way to add them up."""
+
 
 class FastConvTranspose2d(nn.ConvTranspose2d):
     """A transposed convolution without padding, computed by matrix products and plain convolutions.
@@ -35,14 +38,28 @@ class FastConvTranspose2d(nn.ConvTranspose2d):
         stride = self.stride[0]
         size = [(side - 1) * stride + taps for side, taps in zip((height, width), kernel, strict=True)]
         if outputs == stride == 1:
-            columns = self.weight[:, 0].flatten(1).T @ inputs.flatten(2)
-            return functional.fold(columns, tuple(size), tuple(kernel))
+            return self._add_columns(inputs, size)
         kernels = self._subpixel_kernels()
         blocks = functional.conv2d(inputs, kernels, padding=(kernels.shape[2] - 1, kernels.shape[3] - 1))
         rows, across = blocks.shape[2:]
         pixels = blocks.permute(0, 2, 3, 1).reshape(batch, rows, across, stride, stride, outputs)
         image = pixels.transpose(2, 3).reshape(batch, rows * stride, across * stride, outputs)
         return image[:, : size[0], : size[1]].permute(0, 3, 1, 2)
+
+    def _add_columns(self, inputs: Tensor, size: list[int]) -> Tensor:
+        """What each input pixel gives to a window of the image, and the sum of these windows."""
+        batch, _, height, width = inputs.shape
+        *_, rows, across = self.weight.shape
+        matrix = self.weight[:, 0].flatten(1).T
+        pixels = inputs.permute(0, 2, 3, 1).flatten(1, 2)
+        if batch < MANY:
+            return functional.fold(matrix @ pixels.mT, tuple(size), (rows, across))
+        columns = (matrix @ pixels.flatten(0, 1).T).view(rows, across, batch, height, width)
+        image = inputs.new_zeros(batch, *size)
+        for row in range(rows):
+            for column in range(across):
+                image[:, row : row + height, column : column + width] += columns[row, column]
+        return image[:, None]
 
     def transpose(self, gradients: Tensor) -> Tensor:
         """The transpose of :meth:`linear`: derivatives by the input, from those by the output."""

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from absynth.models.transposed import FastConvTranspose2d
+from absynth.models.transposed import MANY, FastConvTranspose2d
 
 LAYERS = pytest.mark.parametrize(
     ("inputs", "outputs", "kernel", "stride", "size"),
@@ -17,11 +17,12 @@ LAYERS = pytest.mark.parametrize(
 
 
 @LAYERS
+@pytest.mark.parametrize("count", [3, MANY])
 def test_the_fast_form_is_the_transposed_convolution(
-    inputs: int, outputs: int, kernel: tuple[int, int], stride: int, size: tuple[int, int]
+    inputs: int, outputs: int, kernel: tuple[int, int], stride: int, size: tuple[int, int], count: int
 ) -> None:
     layer = FastConvTranspose2d(inputs, outputs, kernel, stride).double()
-    images = torch.randn(3, inputs, *size, dtype=torch.float64, requires_grad=True)
+    images = torch.randn(count, inputs, *size, dtype=torch.float64, requires_grad=True)
     expected = layer(images)
     with torch.no_grad():
         torch.testing.assert_close(layer(images), expected)
