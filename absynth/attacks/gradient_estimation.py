@@ -68,11 +68,13 @@ class Estimator:
     def directions(self, values: int, generator: torch.Generator) -> Directions:
         """The directions u for images of so many values; all images of a batch share them."""
         if self.method == "coordinates":
-            return torch.eye(values, dtype=torch.float64).mul(values**0.5)
+            return torch.eye(values, dtype=torch.float64, device=generator.device).mul(values**0.5)
         frames = []
         for first in range(0, self.samples, values):
             count = min(values, self.samples - first)
-            drawn = torch.randn(values, count, generator=generator, dtype=torch.float64)
+            drawn = torch.randn(
+                values, count, generator=generator, dtype=torch.float64, device=generator.device
+            )
             frame, triangle = torch.linalg.qr(drawn)
             # the signs make the frame uniformly distributed
             frames.append((frame * triangle.diagonal().sign()).T.mul(values**0.5))
@@ -180,12 +182,12 @@ class EstimatedGradient(nn.Module):
         super().__init__()
         self.model = model
         self.estimator = Estimator(samples, sigma, method)
-        self.queries = torch.zeros(0, dtype=torch.int64)
-        self._generator = torch.Generator().manual_seed(seed)
+        self.queries = torch.zeros(0, dtype=torch.int64, device="cpu")
+        self._generator = torch.Generator("cpu").manual_seed(seed)
 
     def forward(self, images: Images) -> Tensor:
         """The model's logits."""
-        queries = self.queries = torch.zeros(len(images), dtype=torch.int64)
+        queries = self.queries = torch.zeros(len(images), dtype=torch.int64, device="cpu")
 
         def ask(points: Images, times: int) -> Tensor:
             queries.add_(times)
@@ -271,6 +273,6 @@ class WithEstimatedGradient(Attack):
 
     def run(self, target: Target, images: Images) -> Images:
         """Runs the attack on a target that estimates its gradients."""
-        seed = int(torch.randint(2**62, ()))
-        generator = torch.Generator().manual_seed(seed)
+        seed = int(torch.randint(2**62, (), device="cpu"))
+        generator = torch.Generator("cpu").manual_seed(seed)
         return self.attack.run(_EstimatedTarget(target, self._estimator(), generator), images)

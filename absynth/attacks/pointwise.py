@@ -240,7 +240,7 @@ def move_pixels(
         if len(queue.rows) == 0:
             break
         pixel = torch.zeros_like(current[queue.rows, :1], dtype=torch.bool)
-        pixel[torch.arange(len(pixel)), 0, queue.pixels[:, place]] = True
+        pixel[torch.arange(len(pixel), device=pixel.device), 0, queue.pixels[:, place]] = True
         here, goal = current[queue.rows], clean[queue.rows]
 
         def path(

@@ -48,7 +48,8 @@ class Target(nn.Module):
     Attributes:
         model: The module itself, for attacks that know more of it.
         labels: The class of each image.
-        queries: How often the model has seen each image forward, over all selections, shape (images,).
+        queries: How often the model has seen each image forward, over all selections, shape (images,),
+            on the CPU.
     """
 
     labels: Tensor
@@ -58,8 +59,8 @@ class Target(nn.Module):
         super().__init__()
         self.model = model
         self.labels = labels
-        self.queries = torch.zeros(len(labels), dtype=torch.int64)
-        self._rows = torch.arange(len(labels))
+        self.queries = torch.zeros(len(labels), dtype=torch.int64, device="cpu")
+        self._rows = torch.arange(len(labels), device="cpu")
 
     def select(self, rows: Counts | Mask) -> Target:
         """The target for the images at ``rows``; the same image may come up several times.

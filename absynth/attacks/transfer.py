@@ -86,7 +86,7 @@ class Transfer(Attack):
         largest = largest_size(images, self.norm)
         best, best_size = images.clone(), torch.full_like(largest, torch.inf)
         for one in self.attacks:
-            result = one(substitute, images, target.labels, seed=int(torch.randint(2**31, ())))
+            result = one(substitute, images, target.labels, seed=int(torch.randint(2**31, (), device="cpu")))
             perturbation = result.adversarials - images
             rows = (size(perturbation, self.norm) > 0).nonzero().squeeze(1)
             if len(rows) == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,13 +20,17 @@ from absynth.inference.latent import (
     gauss_newton_hessian,
     reconstruction_loss,
 )
+from absynth.memory import at_once, in_pieces
 from absynth.models.confidence import logits_to_probabilities, losses_to_logits
 from absynth.models.pretrained import PretrainedModel, register
 from absynth.models.vae import Decoder, check_image_size
 from absynth.shapes import Images, Logits, Losses
 
 IMAGES_AT_ONCE = 512
-"""Images of MNIST's size refined together; bounds the memory of the search."""
+"""Images of MNIST's size and ten classes refined together; more would be no faster."""
+
+BYTES_A_VALUE = 64
+"""Of memory that explaining an image takes, by the number of its pixels times the number of classes."""
 
 CURVATURE_SAMPLE = 64
 """Latents of a class whose mean Hessian starts the quasi-Newton search."""
@@ -117,7 +122,9 @@ class ABS(PretrainedModel):
 
     def forward(self, images: Images) -> Logits:
         """The logits, differentiable in the images (see ``SearchSettings.gradient``)."""
-        return self.infer(images).logits
+        check_image_size(images, self.codebook.image_size)
+        # In pieces here already, so that the reconstructions are dropped along the way.
+        return in_pieces(lambda some: self.infer(some).logits, images, *self._piece())
 
     def infer(self, images: Images) -> Synthesis:
         """Explains every image by every class.
@@ -129,13 +136,16 @@ class ABS(PretrainedModel):
             AbsynthError: If the images have another size than the decoders make.
         """
         check_image_size(images, self.codebook.image_size)
-        # One class at a time is refined, but the best prototypes of all classes are looked up together.
-        values = images.shape[1:].numel() * max(10, len(self.codebook.decoders))
-        at_once = max(1, IMAGES_AT_ONCE * 7840 // values)
-        parts = [self._infer(piece) for piece in images.split(at_once)]
+        parts = [self._infer(piece) for piece in images.split(at_once(*self._piece()))]
         losses, latents, reconstructions, refined = (torch.cat(part) for part in zip(*parts, strict=True))
         logits = losses_to_logits(losses, images.shape[1:].numel(), self.codebook.alpha)
         return Synthesis(logits, losses, logits_to_probabilities(logits), latents, reconstructions, refined)
+
+    def _piece(self) -> tuple[int, int]:
+        """The bytes that an image takes, and the most images to explain together."""
+        # One class at a time is refined, but the best prototypes of all classes are looked up together.
+        values = math.prod(self.codebook.image_size) * max(10, len(self.codebook.decoders))
+        return BYTES_A_VALUE * values, IMAGES_AT_ONCE * 7840 // values
 
     def _infer(self, images: Images) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         codebook, settings = self.codebook, self.settings

@@ -10,12 +10,16 @@ from torch import Tensor, nn
 
 from absynth.data.domain import DIGITS, Size, check_classes, check_size
 from absynth.errors import AbsynthError
+from absynth.memory import in_pieces
 from absynth.models.pretrained import PretrainedModel, build, full_config, register
 from absynth.models.vae import check_image_size, encoder_kernels, size_entry
 from absynth.shapes import Images, Logits
 
 STRIDES = (1, 2, 2, 1)
 MAPS = (20, 70, 256)
+
+BYTES_A_PIXEL = 256
+"""Of memory that the layers' outputs take at most (200 measured)."""
 
 
 class _Network(PretrainedModel):
@@ -45,14 +49,16 @@ class _Network(PretrainedModel):
         return cls(config["classes"], (height, width))
 
     def forward(self, images: Images) -> Logits:
-        """The logits.
+        """The logits; outside training, of as many images at a time as the memory holds.
 
         Raises:
             AbsynthError: If the images have another size.
         """
         check_image_size(images, self.image_size)
-        logits: Tensor = self.layers(images)
-        return logits
+        if self.training:
+            logits: Tensor = self.layers(images)
+            return logits
+        return in_pieces(self.layers, images, BYTES_A_PIXEL * images.shape[1:].numel())
 
 
 @register

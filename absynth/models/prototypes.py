@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from absynth.errors import AbsynthError
+from absynth.memory import at_once
 from absynth.models.confidence import ALPHA, losses_to_logits
 from absynth.models.pretrained import PretrainedModel, register
 from absynth.models.projection import Projection
@@ -22,6 +23,15 @@ ROUNDED_UP = 1 + 2.0**-10
 
 SCORES_AT_ONCE = 2**22
 """Scores held in memory at a time by the search (16 MiB, which a processor's cache may hold)."""
+
+BYTES_A_SCORE = 64
+"""Of memory that the search takes for each score, where it lists every prototype as a candidate."""
+
+LOSSES_AT_ONCE = 20_000
+"""Candidates of MNIST's size whose losses are computed together; more would be no faster."""
+
+BYTES_A_LOSS_PIXEL = 16
+"""Of memory for a loss: image, prototype, difference and square."""
 
 SMALL_CODEBOOK = 1000
 """Prototypes a class up to which no bounds are used."""
@@ -121,8 +131,8 @@ class PrototypeClassifier(PretrainedModel):
         flat = self._flatten(images)
         classes, count, _ = self.prototype_images.shape
         look = self._scan_all if self.projection is None else self._sieve
-        at_once = max(1, SCORES_AT_ONCE // (classes * count))
-        return torch.cat([look(some) for some in flat.split(at_once)])
+        most = SCORES_AT_ONCE // (classes * count)
+        return torch.cat([look(some) for some in flat.split(at_once(BYTES_A_SCORE * classes * count, most))])
 
     def _scan_all(self, flat: Float[Tensor, "batch pixel"]) -> Int64[Tensor, "batch class"]:
         return torch.stack([self._scan(flat, label) for label in range(len(self.prototype_images))], dim=1)
@@ -141,7 +151,9 @@ class PrototypeClassifier(PretrainedModel):
         rows, labels, candidates = possible.nonzero(as_tuple=True)
         few = ~many[rows, labels]
         rows, labels, candidates = rows[few], labels[few], candidates[few]
-        losses = self._losses(flat[rows], labels, candidates)
+        size = self._losses_at_once()
+        pieces = zip(rows.split(size), labels.split(size), candidates.split(size), strict=True)
+        losses = torch.cat([self._losses(flat[row], label, some) for row, label, some in pieces])
         places = rows * classes + labels
         lowest = losses.new_full((chosen.numel(),), torch.inf).scatter_reduce(0, places, losses, "amin")
         best = losses == lowest[places]
@@ -176,6 +188,10 @@ class PrototypeClassifier(PretrainedModel):
         runs: Tensor = squares.unflatten(-1, (-1, run_length(squares.shape[-1])))
         return runs.sum(-1).sum(-1) + self.prototype_offsets[labels, chosen]
 
+    def _losses_at_once(self) -> int:
+        pixels = self.prototype_images.shape[-1]
+        return at_once(BYTES_A_LOSS_PIXEL * pixels, LOSSES_AT_ONCE * 784 // pixels)
+
     def losses(self, images: Images) -> Losses:
         """The score of every class, differentiable in the images.
 
@@ -185,7 +201,9 @@ class PrototypeClassifier(PretrainedModel):
         flat = self._flatten(images)
         chosen = self.nearest(images.detach())
         labels = torch.arange(chosen.shape[1], device=flat.device)
-        return self._losses(flat[:, None], labels, chosen)
+        size = max(1, self._losses_at_once() // len(labels))
+        pieces = zip(flat.split(size), chosen.split(size), strict=True)
+        return torch.cat([self._losses(some[:, None], labels, best) for some, best in pieces])
 
     def forward(self, images: Images) -> Logits:
         """The logits, −α/pixels times the scores."""

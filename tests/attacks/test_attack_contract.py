@@ -61,11 +61,18 @@ def of_other_suites(norm: Norm) -> list[Attack]:
     return attacks
 
 
+def uses_foolbox(attack: object) -> bool:
+    """Whether an attack is one of foolbox or has one within, whose tensors are made as foolbox sees fit."""
+    inner = getattr(attack, "attacks", ()) or (getattr(attack, "attack", None),)
+    return isinstance(attack, FoolboxAttack) or any(isinstance(one, FoolboxAttack) for one in inner)
+
+
 EVERY = [
     pytest.param(attack, id=f"{norm}-{attack.name}")
     for norm in NORMS
     for attack in (*suite_attacks("quick", norm), *of_other_suites(norm))
 ]
+OWN = [param for param in EVERY if not uses_foolbox(param.values[0])]
 CLOSE: dict[tuple[str, str], float] = {
     ("l2", "fgm"): 1.3,
     ("l2", "bim"): 1.15,
@@ -217,6 +224,18 @@ def test_the_seed_decides_and_the_global_generators_are_untouched(attack: Attack
     second = attack(model, images, labels, seed=5)
     assert torch.equal(first.adversarials, second.adversarials)
     assert torch.equal(first.queries, second.queries)
+
+
+@pytest.mark.parametrize("attack", OWN)
+def test_every_tensor_is_made_on_the_device_of_the_images(attack: Attack) -> None:
+    model, images = linear_model(3), batch()
+    labels = model(images).argmax(dim=1)
+    expected = attack(model, images, labels)
+    # A tensor that is made without saying where would be on this device, and could not meet the others.
+    with torch.device("meta"):
+        result = attack(model, images, labels)
+    for name, value in vars(expected).items():
+        assert torch.equal(getattr(result, name), value), name
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -153,6 +153,16 @@ def test_an_attack_accounts_for_every_query(attack: FastGradient, method: str) -
     assert int(result.queries.sum()) == counting.shown
 
 
+@pytest.mark.parametrize("method", ["coordinates", "antithetic"])
+def test_every_tensor_is_made_on_the_device_of_the_images(method: str) -> None:
+    model, inputs, weights = linear(), images(), torch.rand(5, 3, dtype=torch.float64)
+    expected = gradient(EstimatedGradient(model, 3, method=method), inputs, weights)
+    # A tensor that is made without saying where would be on this device, and could not meet the others.
+    with torch.device("meta"):
+        found = gradient(EstimatedGradient(model, 3, method=method), inputs, weights)
+    assert torch.equal(found, expected)
+
+
 def test_exact_estimates_change_nothing() -> None:
     model, inputs = linear(), images()
     labels = model(inputs).argmax(dim=1)

@@ -115,6 +115,16 @@ def test_abs_is_fooled_by_its_own_syntheses(synthesiser: ABS, binary: bool, atta
     assert check(model, images, labels, quick).isfinite().all()
 
 
+@pytest.mark.parametrize("attack", DESCENTS, ids=lambda attack: attack.norm)
+def test_every_tensor_is_made_on_the_device_of_the_images(synthesiser: ABS, attack: LatentDescent) -> None:
+    images, labels = synthesiser.codebook.prototype_images[:, :1].reshape(3, 1, 28, 28), torch.arange(3)
+    quick = replace(attack, steps=2, bisections=2)
+    # A tensor that is made without saying where would be on this device, and could not meet the others.
+    with torch.device("meta"):
+        result = quick(synthesiser, images, labels)
+    assert {value.device.type for value in vars(result).values()} == {"cpu"}
+
+
 def test_an_image_out_of_steps_is_given_up() -> None:
     model, prototypes = two_prototypes()
     result = LatentDescent("latent-descent", "l2", step=1e-4, steps=2)(

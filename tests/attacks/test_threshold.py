@@ -141,6 +141,16 @@ def test_a_model_that_is_never_fooled() -> None:
     assert not result.success.any()
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_every_tensor_is_made_on_the_device_of_the_images(norm: Norm) -> None:
+    model, images = binarized(SIDE * SIDE, 3, 0), torch.rand(4, 1, SIDE, SIDE)
+    labels = model(images).argmax(dim=1)
+    # A tensor that is made without saying where would be on this device, and could not meet the others.
+    with torch.device("meta"):
+        result = Threshold("threshold", norm)(model, images, labels)
+    assert {value.device.type for value in vars(result).values()} == {"cpu"}
+
+
 def test_it_applies_only_behind_a_threshold() -> None:
     model, images = binarized(SIDE * SIDE, 2, seed=0), torch.rand(2, 1, SIDE, SIDE)
     attack = Threshold("threshold", "l2")

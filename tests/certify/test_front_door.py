@@ -87,6 +87,20 @@ def test_a_certifier_says_the_same_and_reads_the_prototypes_once(
             assert torch.equal(again.adversarials.nan_to_num(), certified.adversarials.nan_to_num())
 
 
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("norm", NORMS)
+def test_every_tensor_is_made_on_the_device_of_the_images(
+    model: Any, images: Tensor, norm: str, binary: bool
+) -> None:
+    classifier = Binarized(model) if binary else model
+    labels = classifier(images).argmax(1)
+    expected = certify(classifier, images, labels, norm, exact=True)
+    # A tensor that is made without saying where would be on this device, and could not meet the others.
+    with torch.device("meta"):
+        certified = certify(classifier, images, labels, norm, exact=True)
+    assert torch.equal(certified.radius, expected.radius)
+
+
 def test_images_asked_about_again_are_not_scanned_again(
     model: Any, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

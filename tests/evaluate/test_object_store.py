@@ -1,4 +1,4 @@
-"""A store on an object server; left out where ``s3fs``, ``moto`` or ``flask`` is missing."""
+"""A store on an object server, which is one of this machine."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ def load_model(_: str) -> nn.Module:
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The URL of an empty bucket on a server of this machine."""
-    s3fs = pytest.importorskip("s3fs")
-    pytest.importorskip("flask")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(
-        ip_address="127.0.0.1", port=0, verbose=False
-    )
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
