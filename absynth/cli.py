@@ -115,7 +115,11 @@ def train(
     base: Annotated[
         str, typer.Option(help="The ABS that a codebook, binary or certified one builds on.")
     ] = "abs",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of this process.")] = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    cpus_per_task: Cpus = None,
+    gpus_per_task: Gpus = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a model; started again with the same --out it goes on where it was."""
@@ -124,6 +128,8 @@ def train(
     from absynth.data import read_dataset
     from absynth.data.split import Validation
     from absynth.evaluate.data import read_for
+    from absynth.evaluate.engine import open_engine
+    from absynth.evaluate.vaes import fit_side_by_side
     from absynth.models.pretrained import read_config
     from absynth.progress import progress_display
     from absynth.recipes import VALIDATION_SHARE, read_validation, training_settings
@@ -133,6 +139,11 @@ def train(
     trained_on = ("codebook-abs", "certified-abs", "certified-binary-abs")
     derived = model in ("binary-abs", *trained_on)
     settings = None
+    cluster = (address, cpus_per_task, gpus_per_task)
+    if model != "abs" and (engine, *cluster) != ("local", None, None, None):
+        raise AbsynthError(
+            f"Only the recipe 'abs' trains on a cluster; for '{model}' leave --engine and its options out."
+        )
     if model not in trained_on and (prototypes is not None or target is not None):
         raise AbsynthError(f"The recipe '{model}' takes no prototypes and no target; leave them out.")
     if threads is not None:
@@ -152,7 +163,7 @@ def train(
     _remark(dataset.remarks)
     images, labels = dataset.images, dataset.labels
     command = shlex.join(["absynth", *sys.argv[1:]])
-    with progress_display(not quiet) as progress:
+    with open_engine(engine, *cluster) as opened, progress_display(not quiet) as progress:
         if settings is None:
             derive = _derivation(
                 model,
@@ -179,6 +190,7 @@ def train(
                 start=None if start is None else model_folder(start),
                 domain=dataset.domain,
                 validation=held_out,
+                fit_vaes=None if engine == "local" else partial(fit_side_by_side, opened),
             )
     if found := read_config(out)["training"].get("validation"):
         print(f"validation accuracy {found['accuracy']:.1%} ({found['images']} images held out)")

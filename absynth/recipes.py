@@ -37,6 +37,7 @@ from absynth.progress import Progress
 from absynth.rounds import ROUNDS, training_margins
 from absynth.shapes import Images, Labels, Losses
 from absynth.training import (
+    FitVAEs,
     Perturbation,
     TrainingSettings,
     augment,
@@ -44,6 +45,7 @@ from absynth.training import (
     cross_entropy,
     distort,
     fit,
+    fit_in_turn,
     train_vaes,
 )
 
@@ -120,6 +122,7 @@ def train_abs(
     progress: Progress,
     perturbation: Perturbation | None = None,
     start: Path | None = None,
+    fit_vaes: FitVAEs = fit_in_turn,
 ) -> tuple[PretrainedModel, dict[str, Any]]:
     """ABS: one VAE a class, of which the decoder classifies; the encoders are stored beside it.
 
@@ -134,6 +137,8 @@ def train_abs(
         progress: Where to show the training.
         perturbation: Applied to every batch (augmentation).
         start: Folder of an ABS trained before, to go on from.
+        fit_vaes: Where the VAEs are trained; by default in this process, one after the other. What is done
+            between the rounds is always done in this process.
 
     Returns:
         The model, and the last loss of every VAE.
@@ -141,7 +146,13 @@ def train_abs(
     classes = int(labels.max()) + 1
     first = replace(settings, rounds=0)
     train_all = partial(
-        train_vaes, images, labels, classes=classes, progress=progress, perturbation=perturbation
+        train_vaes,
+        images,
+        labels,
+        classes=classes,
+        progress=progress,
+        perturbation=perturbation,
+        fit_vaes=fit_vaes,
     )
     vaes, histories = train_all(first, folder=folder, start=None if start is None else read_vaes(start))
     margins = images.new_full((len(images),), torch.inf)
@@ -433,6 +444,7 @@ def train(
     start: Path | None = None,
     domain: Domain | None = None,
     validation: Validation | None = None,
+    fit_vaes: FitVAEs | None = None,
 ) -> PretrainedModel:
     """Trains a named model and saves it, with the command that made it, into ``out``.
 
@@ -450,6 +462,7 @@ def train(
         start: Folder of a trained ABS to go on from, instead of from nothing.
         domain: What the images are, kept in the model's config; by default classes called by their numbers.
         validation: Which images to hold out and measure the accuracy on; by default none.
+        fit_vaes: Where the VAEs of an ABS are trained; by default in this process, one after the other.
 
     Raises:
         AbsynthError: If there is no such recipe, or not at least 2 classes of at least one image each.
@@ -460,6 +473,7 @@ def train(
         raise AbsynthError("There are no training images; name a data set that has some.")
     if start is not None and name != "abs":
         raise AbsynthError(f"The recipe '{name}' always starts from nothing; leave the start out.")
+    of_vaes = {"start": start, "fit_vaes": fit_vaes}
     domain = check_classes(images, labels, domain)
     chosen = validation or Validation()
     trained, held_out = chosen.split(labels)
@@ -470,7 +484,7 @@ def train(
         folder=out / "checkpoints",
         progress=progress,
         perturbation=PERTURBATIONS[name] if augmented else None,
-        **({} if start is None else {"start": start}),
+        **{key: value for key, value in of_vaes.items() if value is not None},
     )
     model.domain = domain
     record = {"command": command, **vars(settings), "augmented": augmented, "images": len(trained), **metrics}

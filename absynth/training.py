@@ -6,7 +6,7 @@ import hashlib
 import io
 import math
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -32,6 +32,9 @@ Loss = Callable[[nn.Module, Images, Targets, torch.Generator], Float[Tensor, ""]
 Perturbation = Callable[[Images, torch.Generator], Images]
 Finished = Callable[[nn.Module, float], bool]
 """Whether a network in evaluation mode is good enough, given the share of the training done, above 0."""
+
+Histories = list[list[float]]
+"""The loss by epoch of several networks."""
 
 BENDING = 5
 """Points a side of the grid that :func:`bend` moves."""
@@ -224,7 +227,10 @@ class Run:
         try:
             self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["schedule"])
-            self.generator.set_state(state["generator"])
+            if len(state["generator"]) == len(self.generator.get_state()):
+                self.generator.set_state(state["generator"])
+            else:  # of a GPU, and this is a CPU, or the other way round
+                self.generator.manual_seed(int(fingerprint(state["generator"])[:12], 16))
             return [float(loss) for loss in state["history"]]
         except Exception:  # whatever torch may meet in states of other shapes
             raise _damaged(self.checkpoint) from None
@@ -261,6 +267,7 @@ def fit(
     perturbation: Perturbation | None = None,
     adversary: Adversary | None = None,
     finished: Finished | None = None,
+    pause: Callable[[], bool] | None = None,
 ) -> tuple[nn.Module, list[float]]:
     """Trains a model with Adam, or goes on from where an interrupted run stopped.
 
@@ -280,6 +287,7 @@ def fit(
         finished: Asked after every epoch but the last, and once when training goes on, whether to stop. Its
             answer must depend on what it is given alone, or a resumed run could stop elsewhere. The learning
             rate is that of all the epochs: one that stops early leaves out the slowest steps of the cosine.
+        pause: Asked after every checkpoint whether to leave the other epochs to the next call.
 
     Returns:
         The trained model in evaluation mode, and the mean loss of every epoch that was run.
@@ -289,26 +297,11 @@ def fit(
     """
     if len(images) == 0:
         raise AbsynthError(f"There are no training images for {description}.")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(settings.seed)
-        model = make_model()
-    model.to(images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    generator = torch.Generator(images.device).manual_seed(settings.seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
-    steps_an_epoch = len(_batches(torch.arange(len(images)), settings.batch_size))
-    epochs = max(settings.epochs, math.ceil(settings.least_steps / steps_an_epoch))
+    run = prepare_run(make_model, images, targets, settings, checkpoint, perturbation, adversary)
+    model, optimizer, schedule, generator = run.model, run.optimizer, run.schedule, run.generator
+    epochs, steps_an_epoch = count_epochs(len(images), settings), _steps_an_epoch(len(images), settings)
     kept_every = math.ceil(STEPS_A_CHECKPOINT / steps_an_epoch) if settings.least_steps else 1
     steps = epochs * steps_an_epoch
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    signature = {
-        **vars(settings),
-        "images": len(images),
-        "data": fingerprint(images, targets),
-        "start": fingerprint(*model.state_dict().values()),
-        "perturbed": perturbation is not None,
-        **({} if adversary is None else {"adversary": asdict(adversary)}),
-    }
-    run = Run(checkpoint, signature, model, optimizer, schedule, generator)
     history = run.restore()
     task = progress.add_task(description, total=epochs, completed=len(history), note="")
     while len(history) < epochs:
@@ -333,7 +326,47 @@ def fit(
         if len(history) % kept_every and len(history) < epochs:
             continue
         run.save(history)
+        if pause is not None and pause():
+            break
     return model.eval(), history
+
+
+def prepare_run(
+    make_model: Callable[[], nn.Module],
+    images: Images,
+    targets: Targets,
+    settings: TrainingSettings,
+    checkpoint: Path,
+    perturbation: Perturbation | None = None,
+    adversary: Adversary | None = None,
+) -> Run:
+    """The untrained network of :func:`fit`, which has the same arguments, and all that belongs to it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(settings.seed)
+        model = make_model()
+    model.to(images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    generator = torch.Generator(images.device).manual_seed(settings.seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
+    steps = count_epochs(len(images), settings) * _steps_an_epoch(len(images), settings)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    signature = {
+        **vars(settings),
+        "images": len(images),
+        "data": fingerprint(images, targets),
+        "start": fingerprint(*model.state_dict().values()),
+        "perturbed": perturbation is not None,
+        **({} if adversary is None else {"adversary": asdict(adversary)}),
+    }
+    return Run(checkpoint, signature, model, optimizer, schedule, generator)
+
+
+def count_epochs(images: int, settings: TrainingSettings) -> int:
+    """How many epochs :func:`fit` trains on so many images, unless it stops early."""
+    return max(settings.epochs, math.ceil(settings.least_steps / _steps_an_epoch(images, settings)))
+
+
+def _steps_an_epoch(images: int, settings: TrainingSettings) -> int:
+    return len(_batches(torch.arange(images), settings.batch_size))
 
 
 def _batches(order: Int64[Tensor, "images"], size: int) -> list[Int64[Tensor, "batch"]]:
@@ -359,7 +392,7 @@ def _read_checkpoint(path: Path, signature: dict[str, Any]) -> dict[str, Any]:
             if archive.testzip() is not None:
                 raise ValueError("a checksum is wrong")
         content.seek(0)
-        state: dict[str, Any] = torch.load(content, weights_only=True)
+        state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
         stored = {name: state[name] for name in CHECKPOINT_ENTRIES}["signature"]
         # Only a run with an adversary stores one; other entries that an older run did not know are not asked.
         changed = sorted(name for name in {*stored, "adversary"} if signature.get(name) != stored.get(name))
@@ -377,6 +410,104 @@ def _damaged(path: Path) -> AbsynthError:
     return AbsynthError(f"The checkpoint {path} is damaged; delete it to start again.")
 
 
+class ClassTraining(nn.Module):
+    """What it takes to train the VAE of one class, and can be sent to another process.
+
+    Args:
+        label: The class.
+        images: Training images of this class alone.
+        importance: Weight of each image.
+        settings: Of this VAE.
+        start: A trained VAE to go on from; by default a new one with 8 latents.
+        perturbation: Applied to every batch (augmentation).
+    """
+
+    images: Tensor
+    importance: Tensor
+
+    def __init__(
+        self,
+        label: int,
+        images: Images,
+        importance: Float[Tensor, "batch"],
+        settings: TrainingSettings,
+        start: VAE | None = None,
+        perturbation: Perturbation | None = None,
+    ) -> None:
+        super().__init__()
+        self.label, self.settings, self.perturbation = label, settings, perturbation
+        self.start = start
+        self.register_buffer("images", images)
+        self.register_buffer("importance", importance)
+
+    @property
+    def description(self) -> str:
+        """What the progress display calls this."""
+        return f"VAE of class {self.label}"
+
+    @property
+    def epochs(self) -> int:
+        """How many it takes."""
+        return count_epochs(len(self.images), self.settings)
+
+    def make_vae(self) -> VAE:
+        """The VAE before the training."""
+        if self.start is not None:
+            return deepcopy(self.start)
+        height, width = self.images.shape[2:]
+        return VAE(image_size=(height, width))
+
+    def prepare(self, folder: Path) -> Run:
+        """The training with its checkpoint in a folder, to ask how far it is and to take the VAE from it."""
+        return prepare_run(
+            self.make_vae,
+            self.images,
+            self.importance,
+            self.settings,
+            self._checkpoint(folder),
+            self.perturbation,
+        )
+
+    def fit(
+        self, folder: Path, progress: Progress, pause: Callable[[], bool] | None = None
+    ) -> tuple[VAE, list[float]]:
+        """Trains, as :func:`absynth.training.fit` does, with the checkpoint in a folder."""
+        vae, history = fit(
+            self.make_vae,
+            self.images,
+            self.importance,
+            partial(variational, emphasis=self.settings.emphasis),
+            self.settings,
+            checkpoint=self._checkpoint(folder),
+            progress=progress,
+            description=self.description,
+            perturbation=self.perturbation,
+            pause=pause,
+        )
+        assert isinstance(vae, VAE)
+        return vae, history
+
+    def _checkpoint(self, folder: Path) -> Path:
+        return folder / f"vae-{self.label}.pt"
+
+
+FitVAEs = Callable[[Iterable[ClassTraining], Path, Progress], tuple[list[VAE], Histories]]
+
+
+def fit_in_turn(
+    trainings: Iterable[ClassTraining], folder: Path, progress: Progress
+) -> tuple[list[VAE], Histories]:
+    """Trains one VAE after the other in this process.
+
+    Args:
+        trainings: Asked for one by one.
+        folder: For the checkpoints.
+        progress: Where to show each class's epochs and loss.
+    """
+    vaes, histories = zip(*[training.fit(folder, progress) for training in trainings], strict=True)
+    return list(vaes), list(histories)
+
+
 def train_vaes(
     images: Images,
     labels: Labels,
@@ -388,7 +519,8 @@ def train_vaes(
     start: Sequence[VAE] | None = None,
     importance: Float[Tensor, "batch"] | None = None,
     perturbation: Perturbation | None = None,
-) -> tuple[list[VAE], list[list[float]]]:
+    fit_vaes: FitVAEs = fit_in_turn,
+) -> tuple[list[VAE], Histories]:
     """One VAE a class, each trained on its own class alone (Schott et al. 2019, section 4).
 
     Args:
@@ -401,6 +533,7 @@ def train_vaes(
         start: Trained VAEs to go on from; by default new ones with 8 latents.
         importance: Weight of each image; by default 1.
         perturbation: Applied to every batch (augmentation).
+        fit_vaes: Where they are trained; by default in this process, one after the other.
 
     Returns:
         The VAEs, and each one's loss by epoch.
@@ -408,27 +541,20 @@ def train_vaes(
     Raises:
         AbsynthError: As for :func:`fit`, or if the images have another size than the VAEs to go on from.
     """
-    height, width = images.shape[2:]
     weights = images.new_ones(len(images)) if importance is None else importance
-    vaes: list[VAE] = []
-    histories: list[list[float]] = []
-    for label in range(classes):
-        members = (labels == label).nonzero()[:, 0]
-        if 0 < len(members) < FEWEST_A_BATCH:
-            members = members.repeat(math.ceil(FEWEST_A_BATCH / len(members)))
-        make = partial(VAE, image_size=(height, width)) if start is None else partial(deepcopy, start[label])
-        vae, history = fit(
-            make,
-            images[members],
-            weights[members],
-            partial(variational, emphasis=settings.emphasis),
-            replace(settings, seed=settings.seed + label),
-            checkpoint=folder / f"vae-{label}.pt",
-            progress=progress,
-            description=f"VAE of class {label}",
-            perturbation=perturbation,
-        )
-        assert isinstance(vae, VAE)
-        vaes.append(vae)
-        histories.append(history)
-    return vaes, histories
+
+    def trainings() -> Iterator[ClassTraining]:
+        for label in range(classes):
+            members = (labels == label).nonzero()[:, 0]
+            if 0 < len(members) < FEWEST_A_BATCH:
+                members = members.repeat(math.ceil(FEWEST_A_BATCH / len(members)))
+            yield ClassTraining(
+                label,
+                images[members],
+                weights[members],
+                replace(settings, seed=settings.seed + label),
+                None if start is None else start[label],
+                perturbation,
+            )
+
+    return fit_vaes(trainings(), folder, progress)

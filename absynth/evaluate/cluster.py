@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -26,10 +26,10 @@ class RayEngine:
     """Runs each job as a Ray task.
 
     This process alone writes results: what a task returns is small (an attack's adversarial images, about
-    150 KB), so workers need no file system in common with it, and what is on disk is, whatever dies and
-    whenever, what a run in one process would have written up to then. A model goes into the object store
-    once; a worker keeps the one it used last. Its class travels by value where it stands in a file of the
-    user's or beside one, and by name otherwise.
+    150 KB, or the checkpoint of a VAE, about 1 MB), so workers need no file system in common with it, and
+    what is on disk is, whatever dies and whenever, what a run in one process would have written up to then.
+    A model goes into the object store once; a worker keeps the one it used last. Its class travels by value
+    where it stands in a file of the user's or beside one, and by name otherwise.
 
     Args:
         cpus: That a task occupies, and its threads.
@@ -60,22 +60,17 @@ class RayEngine:
             ) from None
         return _import_ray().put(content)
 
-    def run(self, jobs: Iterable[Job]) -> Generator[tuple[Job, Outcome]]:
+    def run(self, next_job: Callable[[], Job | None]) -> Generator[tuple[Job, Outcome]]:
         """Yields jobs as they end; those still with the cluster are cancelled if it is closed early."""
         ray = _import_ray()
         waiting: dict[Any, Job] = {}
-        upcoming = iter(jobs)
-        more = True
         try:
-            while more or waiting:
-                if more and (job := next(upcoming, None)) is not None:
+            while (job := next_job() if len(waiting) < WINDOW else None) is not None or waiting:
+                if job is not None:
                     # within a list the model stays a reference: a worker that has it need not fetch it again
                     started = self._run.remote([job.model], self._settings, job.work, job.arguments)
                     waiting[started] = job
-                else:
-                    more = False
-                at_once = more and len(waiting) < WINDOW
-                ended, _ = ray.wait(list(waiting), timeout=0 if at_once else None) if waiting else ([], [])
+                ended, _ = ray.wait(list(waiting), timeout=None if job is None else 0)
                 for reference in ended:
                     yield waiting.pop(reference), _outcome(reference)
         finally:

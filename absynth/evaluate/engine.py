@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -20,21 +21,22 @@ ENGINES = ("local", "ray")
 
 @dataclass(frozen=True)
 class Job:
-    """A call that depends on no other.
+    """A call that depends on no other but the one that it follows.
 
     Attributes:
         name: What the progress display and a report of failure call it.
         work: A function of a module; it takes the model and the arguments.
         model: What :meth:`Engine.share` made of the model.
         arguments: The rest.
-        finish: Takes what ``work`` returned and the seconds that it took; always runs in this process.
+        finish: Takes what ``work`` returned and the seconds that it took; always runs in this process. It may
+            return a job that follows.
     """
 
     name: str
     work: Callable[..., Any]
     model: Any
     arguments: tuple[Any, ...]
-    finish: Callable[[Any, float], None]
+    finish: Callable[[Any, float], Job | None]
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,12 @@ class Engine(Protocol):
             AbsynthError: If it cannot be sent to where they run.
         """
 
-    def run(self, jobs: Iterable[Job]) -> Generator[tuple[Job, Outcome]]:
-        """Yields each job once, as soon as it has ended; in any order."""
+    def run(self, next_job: Callable[[], Job | None]) -> Generator[tuple[Job, Outcome]]:
+        """Yields each job once, as soon as it has ended; in any order.
+
+        Args:
+            next_job: Gives a job to run; None if there is none before another has ended, or none at all.
+        """
 
 
 class LocalEngine:
@@ -88,43 +94,50 @@ class LocalEngine:
         """The model itself."""
         return model
 
-    def run(self, jobs: Iterable[Job]) -> Generator[tuple[Job, Outcome]]:
+    def run(self, next_job: Callable[[], Job | None]) -> Generator[tuple[Job, Outcome]]:
         """Yields the jobs in their order."""
-        for job in jobs:
+        while (job := next_job()) is not None:
             yield job, attempt(job.work, job.model, *job.arguments)
 
 
-def run_jobs(engine: Engine, jobs: Iterable[Job], progress: Progress, bar: TaskID) -> None:
+def run_jobs(engine: Engine, jobs: Iterable[Job], progress: Progress, bar: TaskID | None) -> None:
     """Runs jobs and finishes each; one that fails does not keep the others from running.
 
     A mistake of the user's ends everything at once, as it would come up in every job.
 
     Args:
         engine: Where to run them.
-        jobs: Asked for one by one, so that models can be loaded when their turn comes.
+        jobs: Asked for one by one, so that models can be loaded when their turn comes. A job that follows
+            another comes before those that were not asked for yet.
         progress: Where to show which job was started or ended last.
-        bar: The task of the display to show it at.
+        bar: The task of the display to show it at; None where jobs have bars of their own.
 
     Raises:
         AbsynthError: If a job raised one.
         FailedTasksError: After all others are done, if jobs raised anything else.
     """
+    upcoming, following = iter(jobs), deque[Job]()
 
-    def announced() -> Iterator[Job]:
-        for job in jobs:
+    def announce(job: Job) -> None:
+        if bar is not None:
             progress.update(bar, note=job.name)
-            yield job
+
+    def next_job() -> Job | None:
+        job = following.popleft() if following else next(upcoming, None)
+        if job is not None:
+            announce(job)
+        return job
 
     failures = []
-    with closing(engine.run(announced())) as ended:
+    with closing(engine.run(next_job)) as ended:
         for job, outcome in ended:
-            progress.update(bar, note=job.name)
+            announce(job)
             if outcome.mistake is not None:
                 raise AbsynthError(outcome.mistake)
             if outcome.failure is not None:
                 failures.append((job.name, outcome.failure))
-            else:
-                job.finish(outcome.value, outcome.seconds)
+            elif (follower := job.finish(outcome.value, outcome.seconds)) is not None:
+                following.append(follower)
     if failures:
         raise FailedTasksError(failures)
 

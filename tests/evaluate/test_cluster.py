@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,9 +27,10 @@ from absynth.evaluate.engine import Engine, Job, LocalEngine, run_jobs
 from absynth.models.prototypes import NearestNeighbour
 from absynth.progress import Progress
 
-pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra 'ray'")
-
-SCRIPT = Path(__file__).with_name("small_cluster.py")
+pytestmark = [
+    pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra 'ray'"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 MODELS = """
 import os
@@ -90,48 +90,6 @@ attacks = {{l2 = ["fgm"], linf = ["pgd"], l0 = ["salt-and-pepper"]}}
 """
 
 TASKS = 9
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """A cluster in a process of its own, so that this one can join and leave it by a token of their own.
-
-    Ray looks for the token when it is imported, so no test may do that without this fixture.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        process = subprocess.Popen(
-            [sys.executable, str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with process:
-            try:
-                yield process.stdout.readline().strip()
-            finally:
-                process.stdin.close()
-
-
-@pytest.fixture(scope="module")
-def engine(address: str) -> Iterator[RayEngine]:
-    """A connection that all tests share, and with it the workers; the command line makes use of it, too."""
-    import ray
-
-    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    with connect() as engine:
-        yield engine
-    assert ray.is_initialized()
-    ray.shutdown()
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As many as a worker has, because the last bits of a sum depend on it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

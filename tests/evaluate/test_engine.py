@@ -66,17 +66,21 @@ def test_a_mistake_ends_the_run(progress: Progress) -> None:
         (("--engine", "ray"), "The engine 'ray' needs Ray; install absynth with the extra 'ray'"),
     ],
 )
-@pytest.mark.parametrize("command", ["bench", "certify"])
+@pytest.mark.parametrize(
+    "command",
+    [("bench", "-n", "1"), ("certify", "-n", "1"), ("train", "abs", "--out", "new")],
+    ids=lambda command: command[0],
+)
 def test_an_engine_that_cannot_be_had(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
-    command: str,
+    command: tuple[str, ...],
     arguments: tuple[str, ...],
     sentence: str,
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.setattr(sys, "argv", ["absynth", command, *arguments, "-n", "1"])
+    monkeypatch.setattr(sys, "argv", ["absynth", *command, *arguments])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as raised:
         main()
@@ -84,6 +88,40 @@ def test_an_engine_that_cannot_be_had(
     output, errors = capsys.readouterr()
     assert (output, len(errors.splitlines())) == ("", 1)
     assert sentence in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_that_follows_another_comes_before_those_that_were_not_asked_for(progress: Progress) -> None:
+    engine, found = LocalEngine(), []
+    shared = engine.share(nn.Identity())
+
+    def job(number: int) -> Job:
+        def finish(value: float, _: float) -> Job | None:
+            found.append(value)
+            return job(number + 1) if number in (1, 2) else None
+
+        return Job(str(number), divide, shared, (number,), finish)
+
+    run_jobs(engine, (job(number) for number in (1, 6, 2)), progress, None)
+    assert found == [6, 3, 2, 1, 3, 2]
+
+
+@pytest.mark.parametrize("recipe", ["cnn", "codebook-abs"])
+@pytest.mark.parametrize("arguments", [("--engine", "ray"), ("--address", "10.0.0.1:6379")], ids=str)
+def test_a_recipe_that_is_not_for_a_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    recipe: str,
+    arguments: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["absynth", "train", recipe, *arguments, "--out", str(tmp_path / "new")])
+    with pytest.raises(SystemExit) as raised:
+        main()
+    assert raised.value.code == 2
+    output, errors = capsys.readouterr()
+    assert (output, len(errors.splitlines())) == ("", 1)
+    assert f"Only the recipe 'abs' trains on a cluster; for '{recipe}' leave --engine" in errors
     assert list(tmp_path.iterdir()) == []
 
 

@@ -100,6 +100,33 @@ def test_an_interrupted_run_ends_with_the_very_same_weights(
     assert resumed_history == whole_history
 
 
+def test_a_run_in_pieces_ends_with_the_very_same_weights(run: Fit) -> None:
+    whole, history = run(folder="whole", perturbation=augment)
+    for epochs in (1, 2, 3):
+        model, piece = run(folder="parts", perturbation=augment, pause=lambda: True)
+        assert piece == history[:epochs]
+        assert not model.training
+    assert same(model, whole)
+    asked: list[bool] = []
+    run(folder="asked", settings=replace(SETTINGS, least_steps=90), pause=lambda: bool(asked.append(True)))
+    assert len(asked) == 5, "once a checkpoint, which every seventh epoch of three steps has, and the last"
+
+
+def test_a_run_that_began_on_another_kind_of_device_goes_on(run: Fit, tmp_path: Path) -> None:
+    path = tmp_path / "run" / "model.pt"
+    ends = []
+    for _ in range(2):
+        path.unlink(missing_ok=True)
+        run(pause=lambda: True)
+        of_a_gpu = torch.load(path, weights_only=True) | {"generator": torch.arange(16, dtype=torch.uint8)}
+        torch.save(of_a_gpu, path)
+        model, history = run()
+        assert history[:1] == of_a_gpu["history"]
+        ends.append(model)
+    assert len(history) == 3
+    assert same(*ends)
+
+
 def test_a_finished_run_is_only_read_back(run: Fit) -> None:
     whole, history = run()
     again, again_history = run(loss=interrupted_after(cross_entropy, 0))
