@@ -21,6 +21,8 @@ class FastConvTranspose2d(nn.ConvTranspose2d):
       channels are the pixels of a stride × stride block, put in their places afterwards.
     """
 
+    _known_kernels: tuple[Tensor, int, Tensor] | None = None
+
     def forward(self, inputs: Tensor, output_size: list[int] | None = None) -> Tensor:
         """The same as that of ``nn.ConvTranspose2d``, up to rounding."""
         if torch.is_grad_enabled() and (inputs.requires_grad or self.weight.requires_grad):
@@ -66,9 +68,20 @@ class FastConvTranspose2d(nn.ConvTranspose2d):
         return functional.conv2d(gradients, self.weight, stride=self.stride)
 
     def _subpixel_kernels(self) -> Tensor:
-        height, width = self.weight.shape[2:]
+        """Kept from call to call, as making them takes longer than the convolution of a single image."""
+        weight = self.weight.detach()
+        if weight.is_inference():  # such tensors do not count their changes
+            return self._make_kernels(weight)
+        known = self._known_kernels
+        # The weights that the kernels came from are kept too, so that no others can have their address.
+        if known is None or known[0].data_ptr() != weight.data_ptr() or known[1] != weight._version:
+            known = self._known_kernels = (weight, weight._version, self._make_kernels(weight))
+        return known[2]
+
+    def _make_kernels(self, weight: Tensor) -> Tensor:
+        height, width = weight.shape[2:]
         stride = self.stride[0]
-        padded = functional.pad(self.weight, (0, -width % stride, 0, -height % stride))
+        padded = functional.pad(weight, (0, -width % stride, 0, -height % stride))
         taps = padded.unflatten(3, (-1, stride)).unflatten(2, (-1, stride)).flip(2, 4)
         kernels: Tensor = taps.permute(3, 5, 1, 0, 2, 4).flatten(0, 2)
         return kernels.contiguous(memory_format=torch.channels_last)
