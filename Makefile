@@ -28,9 +28,10 @@ check: $(TOOLS)
 docs: $(TOOLS)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# The page on speed, docs/speed.md, measured here; beside FAISS, if the extra `bench` is installed.
+# The page on speed, docs/speed.md, and its figure, measured here; beside FAISS, if the extra `bench` is installed. The
+# variable silences the profiler.
 bench: $(INSTALLED)
-	$(BIN)/python docs/tools/speed.py
+	KINETO_LOG_LEVEL=9 $(BIN)/python docs/tools/speed.py
 
 # The results page, docs/results.md, from the records in docs/results/benchmark.
 results: $(INSTALLED)

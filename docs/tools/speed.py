@@ -11,21 +11,33 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from speed_figure import draw_growth
+from speed_growth import (
+    BATCH,
+    FEW,
+    SMALLER,
+    Growth,
+    with_batch,
+    with_classes,
+    with_latents,
+    with_prototypes,
+    with_sides,
+)
+from speed_limits import SIZES, Limits, measure_limits
+from speed_paths import Rows, decoder_rows, limit_rows
+from torch import Tensor
 
 import absynth
 from absynth.data import load_dataset
 from absynth.data.fetch import CACHE_VARIABLE
-from absynth.inference.codebook import CodebookABS, draw_latents
-from absynth.models.vae import Decoder
+from absynth.inference import ABS, CodebookABS
+from absynth.inference.codebook import DECODED_AT_ONCE
 
-PAGE = Path(__file__).parents[1] / "speed.md"
+DOCS = Path(__file__).parents[1]
 FIRST_ANSWER = """
 import sys, time, torch
 torch.set_num_threads(int(sys.argv[2]))
@@ -39,84 +51,15 @@ print(clock() - started)
 """
 
 
-def seconds(work: Callable[[], object], threads: int, repeats: int = 3) -> float:
-    """The shortest of several runs, after one that does not count."""
-    clock = time.process_time if threads == 1 else time.perf_counter
-    if repeats > 1:
-        work()
-    times = []
-    for _ in range(repeats):
-        started = clock()
-        work()
-        times.append(clock() - started)
-    return min(times)
-
-
-def decoder_flops(decoder: Decoder) -> int:
-    """Two for each multiplication of the transposed convolutions, for one image."""
-    height = width = 1
-    total = 0
-    for layer in decoder.layers:
-        if isinstance(layer, nn.ConvTranspose2d):
-            total += 2 * height * width * layer.weight.numel()
-            height = (height - 1) * layer.stride[0] + layer.weight.shape[2]
-            width = (width - 1) * layer.stride[1] + layer.weight.shape[3]
-    return total
-
-
-def search_rows(images: Tensor, batch: int, threads: int) -> list[list[str]]:
-    """ABS with the paper's settings and with its own."""
+def load_rows(threads: int) -> Rows:
+    """Seconds to the first answer of every model, without and with a filled cache."""
     rows = []
-    paper = absynth.load("abs", settings="paper")
-    fast = absynth.load("abs")
-    for size in (batch, 1):
-        some = images[:size]
-        yardstick = seconds(lambda some=some: paper(some), threads, repeats=1) / size
-        ours = seconds(lambda some=some: fast(some), threads) / size
-        row = [f"{size}", f"{1e3 * yardstick:.1f}", f"{1e3 * ours:.2f}", f"{yardstick / ours:.1f}"]
-        rows.append(row)
-    return rows
-
-
-def codebook_rows(model: CodebookABS, images: Tensor, threads: int) -> list[list[str]]:
-    """The search of a codebook beside FAISS's exact one, and how it grows with the prototypes."""
-    try:
-        import faiss
-    except ImportError:
-        faiss = None
-    rows = []
-    for count in (1_000, 2_000, 4_000, 8_000):
-        smaller = CodebookABS(list(model.decoders), model.latents[:, :count])
-        smaller.prepare()
-        for size in (len(images), 1):
-            some = images[:size]
-            ours = seconds(lambda some=some, smaller=smaller: smaller.nearest(some), threads) / size
-            theirs = "not installed"
-            if faiss is not None:
-                faiss.omp_set_num_threads(threads)
-                index = faiss.IndexFlatL2(784)
-                index.add(smaller.prototype_images.flatten(0, 1).numpy())
-                queries = some.flatten(1).numpy()
-                search = partial(index.search, queries, 1)
-                theirs = f"{1e3 * seconds(search, threads) / size:.2f}"
-            rows.append([f"{10 * count:,}", f"{size}", f"{1e3 * ours:.2f}", theirs])
-    return rows
-
-
-def decoder_rows(threads: int, peak: float) -> list[list[str]]:
-    """A pass of decoders of several sizes of image and latent, and the share of the peak that it reaches."""
-    rows = []
-    for side, latents in ((28, 8), (40, 8), (64, 8), (28, 2), (28, 32)):
-        decoder = Decoder(latents, image_size=(side, side)).eval().folded()
-        flops = decoder_flops(decoder)
-        for size in (1, 64, 500):
-            values = draw_latents(size, latents)[0]
-            with torch.no_grad():
-                spent = seconds(lambda decoder=decoder, values=values: decoder(values), threads) / size
-            share = f"{100 * flops / spent / peak:.0f} %"
-            rows.append(
-                [f"{side}", f"{latents}", f"{size}", f"{flops / 1e6:.2f}", f"{1e6 * spent:.0f}", share]
-            )
+    for name in absynth.model_names():
+        command = [sys.executable, "-c", FIRST_ANSWER, name, str(threads)]
+        with tempfile.TemporaryDirectory() as cache:
+            environment = os.environ | {CACHE_VARIABLE: cache}
+            first, second = (float(subprocess.check_output(command, env=environment)) for _ in range(2))
+        rows.append([name, f"{first:.1f}", f"{second:.1f}"])
     return rows
 
 
@@ -126,70 +69,196 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def number(value: float | None) -> str:
+    """Milliseconds with three digits that count.
+
+    >>> number(0.01234), number(12.34), number(None)
+    ('0.0123', '12.3', '-')
+    """
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+def growth_table(growth: Growth) -> str:
+    """The numbers of one panel of the figure."""
+    columns = growth.lines | growth.remarks
+    rows = [
+        [f"{size:,}", *(number(column[place]) for column in columns.values())]
+        for place, size in enumerate(growth.values)
+    ]
+    return table([growth.size, *columns], rows)
+
+
+def batch_table(growth: Growth) -> str:
+    """The same with the ratio to the yardstick."""
+    paper, ours = growth.lines["ABS, paper"], growth.lines["ABS"]
+    ratios = [yardstick / own for yardstick, own in zip(paper, ours, strict=True) if yardstick and own]
+    return growth_table(Growth(growth.size, growth.values, growth.lines, {"paper / ABS": ratios}))
+
+
+def prototype_table(many: Growth, one: Growth) -> str:
+    """The search of a codebook beside FAISS's, with the ratio to it."""
+    rows = []
+    for place, size in enumerate(many.values):
+        for batch, growth in (("all", many), ("1", one)):
+            ours, theirs = growth.lines["codebook"][place], growth.lines["FAISS"][place]
+            ratio = theirs / ours if ours and theirs else None
+            rows.append([f"{size:,}", batch, number(ours), number(theirs), number(ratio)])
+    return table(["prototypes", "batch", "codebook", "FAISS", "FAISS / codebook"], rows)
+
+
+def bandwidths(limits: Limits) -> str:
+    """The table of what memory and caches deliver."""
+    rows = [
+        [f"{size / 2**20:g}", f"{limits.reading[size] / 1e9:.0f}", f"{limits.writing[size] / 1e9:.0f}"]
+        for size in SIZES
+    ]
+    return table(["MiB", "read, GB/s", "written, GB/s"], rows)
+
+
 def main() -> None:
-    """Reads the options, measures, writes the page."""
+    """Reads the options, measures, writes the page and its figure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--images", type=int, default=256, help="of the larger batch")
+    parser.add_argument("--images", type=int, default=256, help="of the largest batch")
+    parser.add_argument("--out", type=Path, default=DOCS, help="folder for speed.md and images/speed.svg")
     options = parser.parse_args()
-    threads: int = options.threads
-    torch.set_num_threads(threads)
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
     images = load_dataset("mnist", "test")[0]
     images = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: options.images]]
-    square = torch.rand(1024, 1024)
-    peak = 2 * 1024**3 / seconds(lambda: square @ square, threads, 10)
-    buffer = torch.rand(2**26)
-    bandwidth = 2 * 4 * 2**26 / seconds(buffer.clone, threads)
+    pictures: Path = options.out / "images"
+    pictures.mkdir(parents=True, exist_ok=True)
     with torch.no_grad():
-        searches = search_rows(images, options.images, threads)
-        model = absynth.load("codebook-abs")
-        assert isinstance(model, CodebookABS)
-        codebooks = codebook_rows(model, images, threads)
-    loads = []
-    for name in absynth.model_names():
-        command = [sys.executable, "-c", FIRST_ANSWER, name, str(threads)]
-        with tempfile.TemporaryDirectory() as cache:
-            environment = os.environ | {CACHE_VARIABLE: cache}
-            first, second = (float(subprocess.check_output(command, env=environment)) for _ in range(2))
-        loads.append([name, f"{first:.1f}", f"{second:.1f}"])
+        page = measured_page(images, options.threads, pictures)
+    (options.out / "speed.md").write_text(page, encoding="utf-8")
+
+
+def measured_page(images: Tensor, threads: int, pictures: Path) -> str:
+    """The page, all of it measured now.
+
+    Args:
+        images: The largest batch.
+        threads: With how many to compute.
+        pictures: Folder for the figure.
+    """
+    limits = measure_limits(threads)
+    batches = with_batch(images, threads)
+    model, codebook = absynth.load("abs"), absynth.load("codebook-abs")
+    assert isinstance(model, ABS)
+    assert isinstance(codebook, CodebookABS)
+    prototypes, one = with_prototypes(codebook, images, threads)
+    classes, sides, latents = (
+        with_classes(model, images[:BATCH], threads),
+        with_sides(threads),
+        with_latents(threads),
+    )
+    draw_growth([batches, classes, prototypes, sides, latents], pictures)
+    counted = ["path", "batch", "MFLOP", "MB", "ms", "arithmetic, ms", "traffic, ms", "limit", "of the limit"]
+    counts, shares = limit_rows(model, codebook, images, threads, limits)
     clock = "the processor's time" if threads == 1 else "wall-clock time"
-    PAGE.write_text(
-        f"""# Speed
+    return f"""# Speed
 
-Written by `make bench`; do not edit. Measured in one run with torch {torch.__version__}, {threads} thread(s),
-{clock}, {options.images} test images of MNIST drawn with seed 0, the shortest of three runs (the paper's
-settings: one). This machine's limits, by the same clock: {peak / 1e9:.0f} GFLOP/s (product of two matrices
-of side 1024), {bandwidth / 1e9:.0f} GB/s (copy of 256 MiB, read and written).
+Written by `make bench`; do not edit. Measured in one run with torch {torch.__version__}, {threads}
+thread(s), {clock}, the shortest of three runs after one that does not count (the paper's settings: one run).
+Ratios are to a yardstick of the same run, never to a stored time.
 
-## Continuous ABS
+## How cost grows
 
-Milliseconds an image, with `settings="paper"` (8,000 latents, 50 Adam steps, ten classes) and by default.
+![Milliseconds an image on logarithmic axes against the batch, the classes, the prototypes, the side of the
+image and the latent coordinates](images/speed.svg)
 
-{table(["batch", "paper", "default", "times faster"], searches)}
+*Milliseconds an image, from the tables below, on {len(images)} test images of MNIST drawn with seed 0 and
+{threads} thread(s). Batch: the shipped models, on the first {FEW} images at least, batch by batch.
+Prototypes: shipped decoders, all {len(images)} images at once. Classes: the shipped decoders
+repeated or left out, {SMALLER:,} prototypes a class, {len(images[:BATCH])} of the images at once.
+Side and latent: two untrained decoders (seed 0), {SMALLER:,} prototypes each, {BATCH} images of uniform
+noise at once, and a search that never stops early: 12 steps for both classes.*
 
-## Codebook ABS
+### Batch
 
-Milliseconds an image. To compare an image with every pixel of a prototype takes 1,568 FLOPs; in a large
-codebook the search bounds the scores by 96 coordinates of each prototype and computes the losses of those
-that may win, with the same answer. FAISS: `IndexFlatL2`, exact.
+With `settings="paper"` (8,000 latents, 50 Adam steps, ten classes), the yardstick, and by default.
 
-{table(["prototypes", "batch", "absynth", "FAISS"], codebooks)}
+{batch_table(batches)}
 
-## Decoder
+### Classes
 
-One pass without batch norm: microseconds an image, and the share of the peak above.
+Each further class costs the search of its prototypes. Its decoder is run only for the classes that may be the
+best or the runner-up; with more than ten classes, there are twins that explain an image equally well, and as
+many more to refine.
 
-{table(["side", "latents", "batch", "MFLOP", "µs", "of the peak"], decoder_rows(threads, peak))}
+{growth_table(classes)}
+
+### Prototypes
+
+To compare an image with every pixel of a prototype takes 1,568 FLOPs; in a large codebook the search bounds
+the scores by 96 coordinates of each prototype and computes the losses of those that may win, with the same
+answer. With 1,000 prototypes a class, the first size here, it computes all scores. FAISS: `IndexFlatL2`,
+exact, the yardstick.
+
+{prototype_table(prototypes, one)}
+
+### Side of the image and latent
+
+{growth_table(sides)}
+
+{growth_table(latents)}
+
+One decoder pass without batch norm: the FLOPs that the transposed convolutions need, microseconds an image,
+and the share that they reach of the peak below.
+
+{table(["side", "latents", "batch", "MFLOP", "µs", "of the peak"], decoder_rows(threads, limits.peak))}
+
+## Beside this machine's limits
+
+Measured by the same clock: {limits.peak / 1e9:.0f} GFLOP/s (product of two matrices of side 1024), and a
+memory whose speed depends on how much is read (summed) or written (zeroed) at a time:
+
+{bandwidths(limits)}
+
+For each hot path, an image's FLOPs (those executed in matrix products and convolutions) and bytes (each
+operator reads its inputs and writes its outputs) are counted while it runs. The arithmetic takes the FLOPs
+divided by the peak. The traffic takes the bytes divided by the speed above for a tensor of that size. The
+larger of the two is the limit.
+
+{table(counted, counts)}
+
+Where the time goes: calls of operators an image, memory that the system had to hand out first, the time
+outside of all operators (the interpreter and torch's dispatch), and the operators that take the most, all by
+torch's profiler.
+
+{table(["path", "batch", "calls", "new MB", "outside", "most of the time"], shares)}
+
+Why not more:
+
+- **Codebook, many images**: the product that bounds the scores (`mm`) alone runs close to the peak. The
+  rest are passes over the bounds (`argmin`, comparison, `nonzero`) and over the pixels of the prototypes that
+  may win (`index`, `sub`, `pow`, `sum`): few FLOPs a byte, each an operator that writes its result.
+- **Codebook, one image**: most of the time is one product (`mm`), which reads the coordinates of all
+  prototypes for a single image, though not quite as fast as a sum reads them; a batch shares this reading.
+  The other operators are too small to fill their time.
+- **Decoder, one image**: no layer is large enough. Most of the time is the cost of calling operators, and
+  torch takes its slower convolution (`_slow_conv2d_forward`) for a single image.
+- **Decoder, many images**: beside the convolutions stand the ELU and the sigmoid (an exponential a value, no
+  FLOPs in this count), the copy that puts the sub-pixel blocks in their places, and the bias, which is added
+  in a pass of its own. Of the FLOPs executed, those needed (table above) are about half: the sub-pixel form
+  pads kernels and borders with zeros, and is faster all the same.
+- **Decoder, side 64**: at {DECODED_AT_ONCE} images a layer's output fits into no cache, and is so large that
+  the system hands out new pages for it in every pass (new MB). Pages are what costs: a C library that keeps
+  them (`GLIBC_TUNABLES=glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592`) makes
+  an image as fast at {DECODED_AT_ONCE} as at 64.
+- **ABS**: many small calls. Each step of the search calls the decoder, its transpose and the update on the
+  images of one class that are still searching, and those become few; hence the time outside of operators,
+  above all for one image. Larger batches fill the calls.
 
 ## Load and first answer
 
 Seconds to import the package, load a model and classify one image, in a process of its own: with an empty
 cache, and once its decoded codebook comes from there.
 
-{table(["model", "empty cache", "filled cache"], loads)}
-""",
-        encoding="utf-8",
-    )
+{table(["model", "empty cache", "filled cache"], load_rows(threads))}
+"""
 
 
 if __name__ == "__main__":
