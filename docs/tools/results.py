@@ -271,7 +271,8 @@ def _falls(compared: Sequence[Compared]) -> str:
         fall = "all of it" if one.fall() == 1 else f"{one.fall():.0%}"
         lines.append(
             f"- **{one.model}, {NAMES[one.norm]}**: median {medians[0]} → {medians[1]} ({fall} less), "
-            f"accuracy at {THRESHOLDS[one.norm]:g} {shares[0]} → {shares[1]}, on {one.known.images} and {one.every.images} images.\n"
+            f"accuracy at {THRESHOLDS[one.norm]:g} {shares[0]} → {shares[1]}, on {one.known.images} and "
+            f"{one.every.images} images.\n"
         )
     return "".join(lines)
 
