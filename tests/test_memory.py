@@ -64,7 +64,7 @@ def extra_memory(name: str, settings: str, count: int, megabytes: int | None = N
 
 
 @LINUX
-@pytest.mark.parametrize("name", ["cnn", "nearest-neighbour", "codebook-binary-abs", "abs"])
+@pytest.mark.parametrize("name", ["cnn", "codebook-binary-abs", "abs"])
 def test_ten_thousand_images_at_once_need_less_than_two_gigabytes(name: str) -> None:
     assert extra_memory(name, "", 10_000) < 2e9
 
