@@ -222,8 +222,9 @@ class Search:
     def _first_bounds(self, batch: Batch, slack: Tensor) -> Float[Tensor, "batch entry"]:
         """Level 0."""
         margins = self._margins(batch, slack)
-        if batch.length is None:
+        if not self.by_length:
             return self._bounds_by_margin(batch, margins)
+        assert batch.length is not None
         scale = 2 if self.norm == "l2" else 2 * self.codebook.pixels**0.5
         return margins.div_((batch.length * (scale * (1 + 4 * self.relative))).add_(1e-30))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from absynth.certify import SIZES, Certifier, certificate, certified_accuracy, certify, summarise
+from absynth.certify import SIZES, Certifier, certificate, certified_accuracy, certify, search, summarise
+from absynth.certify.codebook import find_prototypes, read_codebook
 from absynth.certify.paper import paper_bound
 from absynth.errors import AbsynthError
 from absynth.models.cnn import CNN, Binarized
 from absynth.models.prototypes import NearestNeighbour
-from absynth.norms import NORMS
+from absynth.norms import NORMS, Norm
 from absynth.progress import Progress
 
 
@@ -116,6 +118,17 @@ def test_images_asked_about_again_are_not_scanned_again(
     for wanted in (labels.flip(0), labels):
         expected = certify(model, images, wanted, "l2").radius
         assert torch.equal(certifier.certify(images, wanted, "l2").radius, expected)
+
+
+@pytest.mark.parametrize("norm", ["l1", "l0"])
+def test_what_another_norm_left_behind_changes_no_bound(model: Any, images: Tensor, norm: Norm) -> None:
+    found = find_prototypes(model)
+    assert found is not None
+    codebook = read_codebook(*found)
+    batch, slack = search.scan(codebook, images.flatten(1), 0), torch.zeros(len(images), dtype=torch.float64)
+    after = replace(batch, length=search.lengths_from(codebook, batch.own_rows[:, 0]))
+    first = search.Search(codebook, 0, norm, 1)._first_bounds
+    assert torch.equal(first(after, slack), first(batch, slack))
 
 
 @pytest.mark.parametrize("binary", [False, True])
