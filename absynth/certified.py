@@ -12,6 +12,9 @@ beats an own one p, where p may be chosen for each q (:mod:`absynth.certify.half
 
 What is mined goes stale as the decoders move, so that a round takes few and small steps. The prototypes stay
 what decoders make of latents: moved freely, they fit the training images and gain nothing on others.
+
+A codebook ABS starts from the decoders of a trained ABS. The certified models start from VAEs of their own,
+of fully connected layers, and their latents come from bent copies of the training images too.
 """
 
 from __future__ import annotations
@@ -28,28 +31,34 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from absynth.certify import Certificate, certify
+from absynth.data.domain import Domain
 from absynth.data.split import Validation
 from absynth.errors import AbsynthError
 from absynth.inference import CodebookABS
 from absynth.inference.codebook import DECODED_AT_ONCE
 from absynth.models.cnn import Binarized, binarize
 from absynth.models.pretrained import PretrainedModel, read_config, read_domain, round_to_half
+from absynth.models.projection import principal_axes
 from absynth.models.vae import VAE, Decoder, Posterior
 from absynth.norms import Norm
 from absynth.progress import Progress
 from absynth.recipes import (
+    check_classes,
+    codebook_latents,
     codebook_size,
     fit_sharpness,
-    posterior_latents,
     posteriors,
     read_vaes,
     validate,
 )
 from absynth.shapes import Images, Labels
-from absynth.training import Perturbation, Run, bend, fingerprint
+from absynth.training import Perturbation, Run, TrainingSettings, bend, distort, fingerprint, train_vaes
 
-IMAGES_AT_ONCE = 100
-"""Images compared with all prototypes together; 16 MB for each 40,000."""
+SCORES_AT_ONCE = 2**22
+"""Of images and all prototypes, computed together (16 MiB)."""
+
+BENT_AT_ONCE = 2000
+"""Images changed and encoded together."""
 
 NEWTON_STEPS = 8
 """Of the search for the multiplier in :func:`box_distance`; its derivative needs no more."""
@@ -69,6 +78,12 @@ MEASURED_AT_BINARY: dict[Norm, tuple[float, ...]] = {"linf": (0.3,), "l0": (8.0,
 CERTIFIED_PROTOTYPES = 30_000
 """Of a class of a certified model, unless something else is asked for."""
 
+HIDDEN = (384, 384)
+"""Widths of the layers of a certified model's VAEs: with more, its weights would take more than 15 MB."""
+
+EXPLAINING = TrainingSettings(epochs=90, batch_size=64, learning_rate=2e-3, seed=0, least_steps=400)
+"""How the VAEs of a certified model are trained, before their decoders are for radii."""
+
 LEAST_STEEPNESS = 1e-4
 """Σ_free g² below which a pair is taken to be out of the box's reach."""
 
@@ -86,7 +101,7 @@ class CertifiedSettings:
     Attributes:
         rounds: How often pairs are mined and learned from.
         images: Training images that are looked at in a round.
-        compared: Prototypes a class in a round.
+        compared: Prototypes a class in a round; where they are sparse, it is learned to make up for that.
         rivals: Pairs an image.
         own: Nearest own prototypes that the one against a rival is chosen from.
         batch_size: Images a step.
@@ -99,17 +114,18 @@ class CertifiedSettings:
         binary: Whether for binary input: distances are then in flipped pixels.
         reach: For binary input, an Linf size that the decision is to stand with ``safety`` flips to spare.
         closeness: Weight of the own prototypes' scores.
+        copies: Bent copies of the training images that the codebook's latents are found in too.
         seed: Of every draw.
     """
 
     rounds: int = 60
-    images: int = 8000
-    compared: int = 4000
-    rivals: int = 6
+    images: int = 6000
+    compared: int = 16000
+    rivals: int = 4
     own: int = 4
     batch_size: int = 100
-    learning_rate: float = 3e-4
-    target: float = 1.9
+    learning_rate: float = 5e-4
+    target: float = 2.0
     sharpness: float = 4.0
     target_weight: float = 1.0
     safety: float = 0.4
@@ -117,6 +133,7 @@ class CertifiedSettings:
     binary: bool = False
     reach: float = 0.0
     closeness: float = 0.01
+    copies: int = 5
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -138,6 +155,10 @@ CERTIFIED = CertifiedSettings()
 """For the largest radii."""
 
 CERTIFIED_BINARY = CertifiedSettings(
+    images=8000,
+    compared=4000,
+    rivals=6,
+    learning_rate=3e-4,
     target=16.0,
     sharpness=0.5,
     safety=2.0,
@@ -151,11 +172,14 @@ CERTIFIED_BINARY = CertifiedSettings(
 DECIDING = CertifiedSettings(
     rounds=12,
     images=14000,
+    compared=4000,
+    rivals=6,
     learning_rate=2e-4,
     target=1.5,
     target_weight=0.15,
     safety=0.5,
     safety_sharpness=6.0,
+    copies=0,
 )
 """For the decision, which a codebook gets wrong more often than the search of ABS does."""
 
@@ -264,8 +288,12 @@ def mine(
     *,
     rivals: int,
     own: int,
+    basis: Float[Tensor, "pixel axis"],
 ) -> Pairs:
     """The rivals nearest to winning each image, by the distance without the box.
+
+    Which own prototypes are near and which rivals are threatening is judged by a few coordinates of all; the
+    distances of those chosen are computed from all pixels.
 
     Args:
         images: x, flattened.
@@ -274,25 +302,32 @@ def mine(
         offsets: Their offsets.
         rivals: How many an image.
         own: How many own prototypes may be chosen from.
+        basis: Orthonormal axes along which images and prototypes are compared.
     """
     count = prototypes.shape[1]
-    flat = prototypes.flatten(0, 1)
+    flat, offsets = prototypes.flatten(0, 1), offsets.flatten()
     squares = flat.square().sum(1)
-    energies = squares + offsets.flatten()
+    energies = squares + offsets
+    coordinates, looked_for = flat @ basis, images @ basis
+    together = max(1, SCORES_AT_ONCE // len(flat))
     found = []
     for label in labels.unique().tolist():
         members = slice(label * count, (label + 1) * count)
-        for rows in (labels == label).nonzero()[:, 0].split(IMAGES_AT_ONCE):
-            scores = torch.addmm(energies, images[rows], flat.T, alpha=-2)
+        for rows in (labels == label).nonzero()[:, 0].split(together):
+            scores = torch.addmm(energies, looked_for[rows], coordinates.T, alpha=-2)
             own_scores, nearest = scores[:, members].topk(min(own, count), largest=False)
             nearest = nearest + members.start
             first = nearest[:, 0]
-            squared = torch.addmm(squares, flat[first], flat.T, alpha=-2) + squares[first, None]
-            heights = (scores - own_scores[:, :1]) / squared.clamp(min=1e-3).sqrt()
+            squared = torch.addmm(squares, coordinates[first], coordinates.T, alpha=-2) + squares[first, None]
+            heights = (scores - own_scores[:, :1]) * squared.clamp(min=1e-3).rsqrt()
             heights[:, members] = torch.inf
             rival = heights.topk(rivals, largest=False).indices
-            lengths = torch.linalg.vector_norm(flat[nearest][:, None] - flat[rival][:, :, None], dim=-1)
-            better = (scores.gather(1, rival)[:, :, None] - own_scores[:, None]) / lengths.clamp(min=1e-3)
+            lengths = torch.cdist(flat[rival], flat[nearest])
+            own_exact, rival_exact = (
+                (images[rows, None] - flat[entries]).square().sum(-1) + offsets[entries]
+                for entries in (nearest, rival)
+            )
+            better = (rival_exact[:, :, None] - own_exact[:, None]) / lengths.clamp(min=1e-3)
             distances, chosen = better.max(-1)
             found.append(Pairs(rows, nearest.gather(1, chosen), rival, distances.amin(1) / 2))
     return Pairs(*(torch.cat(parts) for parts in zip(*found, strict=True)))
@@ -336,7 +371,8 @@ def train_for_certificates(
 
     Args:
         decoders: One a class, without batch norm; they are changed.
-        posterior: What the encoder of each training image's class says of it.
+        posterior: What the encoder of each training image's class says of it, and then perhaps of changed
+            copies of all of them, in the same order.
         images: Training images.
         labels: Their classes.
         settings: How long and for what.
@@ -361,10 +397,11 @@ def train_for_certificates(
     }
     run = Run(checkpoint, signature, model, optimizer, schedule, generator)
     history = run.restore()
+    basis = principal_axes(images.flatten(1)).to(images.dtype)
     task = progress.add_task("certificates", total=settings.rounds, completed=len(history), note="")
     while len(history) < settings.rounds:
         history.append(
-            _round(decoders, posterior, images, labels, settings, perturbation, optimizer, generator)
+            _round(decoders, posterior, images, labels, settings, perturbation, optimizer, generator, basis)
         )
         schedule.step()
         progress.update(task, advance=1, note=f"loss {history[-1]:.4f}")
@@ -411,22 +448,27 @@ def _round(
     perturbation: Perturbation,
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
+    basis: Float[Tensor, "pixel axis"],
 ) -> float:
     """Mines pairs and learns from them; the mean loss of the pairs."""
     chosen = torch.randint(len(images), (min(settings.images, len(images)),), generator=generator)
-    changed = torch.cat([perturbation(images[rows], generator) for rows in chosen.split(1000)]).flatten(1)
+    changed = torch.cat(
+        [perturbation(images[rows], generator) for rows in chosen.split(BENT_AT_ONCE)]
+    ).flatten(1)
     flipped = (changed - 0.5).abs() <= settings.reach
     if settings.binary:
         changed = binarize(changed)
     truth = labels[chosen]
-    part = draw_codebook(posterior, labels, chosen, settings.compared, generator)
+    copies = len(posterior.mean) // len(labels)
+    left_out = torch.cat([chosen + len(labels) * number for number in range(copies)])
+    part = draw_codebook(posterior, labels.repeat(copies), left_out, settings.compared, generator)
     shape = part.shape[:2]
     with torch.no_grad():
         pieces = [
             decode(decoders, part, entries) for entries in torch.arange(shape.numel()).split(DECODED_AT_ONCE)
         ]
     prototypes, offsets = (torch.cat(parts).unflatten(0, shape) for parts in zip(*pieces, strict=True))
-    pairs = mine(changed, truth, prototypes, offsets, rivals=settings.rivals, own=settings.own)
+    pairs = mine(changed, truth, prototypes, offsets, rivals=settings.rivals, own=settings.own, basis=basis)
     # n flips are √n away in L2.
     most = math.sqrt(settings.target) if settings.binary else settings.target
     near = (pairs.distance < most).nonzero()[:, 0]
@@ -466,20 +508,34 @@ def shortfall(distances: Float[Tensor, "batch pair"], target: float, sharpness: 
 
 
 @torch.no_grad()
-def encode(vaes: Sequence[VAE], images: Images, labels: Labels) -> Posterior:
-    """The posterior of each image by the encoder of its own class.
+def encode(
+    vaes: Sequence[VAE],
+    images: Images,
+    labels: Labels,
+    settings: CertifiedSettings,
+    generator: torch.Generator,
+) -> Posterior:
+    """The posterior of each image by the encoder of its own class, and then of bent copies of all images.
 
     Args:
         vaes: One a class, in evaluation mode.
         images: Any number.
         labels: Their classes.
+        settings: How many copies, and whether of binary images.
+        generator: Source of the copies.
     """
     count = vaes[0].decoder.latents
-    mean, log_variance = images.new_empty(len(images), count), images.new_empty(len(images), count)
-    for label, vae in enumerate(vaes):
-        members = labels == label
-        mean[members], log_variance[members] = posteriors(vae, images[members])
-    return Posterior(mean, log_variance)
+    mean = images.new_empty(1 + settings.copies, len(images), count)
+    log_variance = torch.empty_like(mean)
+    for number in range(1 + settings.copies):
+        for rows in torch.arange(len(images)).split(BENT_AT_ONCE):
+            some = bend(images[rows], generator) if number else images[rows]
+            some = binarize(some) if settings.binary else some
+            for label in labels[rows].unique().tolist():
+                members = labels[rows] == label
+                found = posteriors(vaes[label], some[members])
+                mean[number, rows[members]], log_variance[number, rows[members]] = found
+    return Posterior(mean.flatten(0, 1), log_variance.flatten(0, 1))
 
 
 def train_codebook_abs(
@@ -514,30 +570,129 @@ def train_codebook_abs(
     Raises:
         AbsynthError: If the base is no ABS, or a class of it has no images.
     """
+    return _finish(
+        read_vaes(base),
+        images,
+        labels,
+        settings,
+        domain=read_domain(read_config(base)),
+        prototypes=prototypes,
+        out=out,
+        record={"command": command},
+        progress=progress,
+        split=validation or Validation(),
+        perturbation=bend,
+    )
+
+
+def train_certified_abs(
+    images: Images,
+    labels: Labels,
+    *,
+    explaining: TrainingSettings = EXPLAINING,
+    hidden: Sequence[int] = HIDDEN,
+    settings: CertifiedSettings,
+    prototypes: int | None = None,
+    out: Path,
+    command: str,
+    progress: Progress,
+    domain: Domain | None = None,
+    validation: Validation | None = None,
+) -> PretrainedModel:
+    """Codebook ABS for certificates, from nothing: fully connected VAEs, and then their decoders for radii.
+
+    An interrupted run goes on where it was when it is started again with the same ``out``.
+
+    Args:
+        images: Training images.
+        labels: Their classes.
+        explaining: Of the VAEs.
+        hidden: Widths of their layers.
+        settings: Of the training for certificates; for binary input the VAEs see binary images too.
+        prototypes: Prototypes a class of the finished model; by default as many as suit the data.
+        out: Folder of the finished model; the checkpoints lie in its ``checkpoints``.
+        command: Stored beside the weights.
+        progress: Where to show the training and the measurements.
+        domain: What the images are, kept in the model's config; by default classes called by their numbers.
+        validation: Which images to hold out for choices between settings; by default none.
+
+    Raises:
+        AbsynthError: If there are not at least 2 classes of at least one image each.
+    """
+    domain = check_classes(images, labels, domain)
     split = validation or Validation()
+    trained, _ = split.split(labels)
+    vaes, histories = train_vaes(
+        images[trained],
+        labels[trained],
+        replace(explaining, seed=settings.seed),
+        classes=int(labels.max()) + 1,
+        folder=out / "checkpoints",
+        progress=progress,
+        perturbation=bend_binary if settings.binary else bend,
+        hidden=hidden,
+    )
+    losses = [round(history[-1], 3) for history in histories]
+    explained = {**vars(explaining), "hidden": list(hidden), "final_loss": losses}
+    return _finish(
+        vaes,
+        images,
+        labels,
+        settings,
+        domain=domain,
+        prototypes=prototypes,
+        out=out,
+        record={"command": command, "explaining": explained},
+        progress=progress,
+        split=split,
+        perturbation=distort,
+    )
+
+
+def bend_binary(images: Images, generator: torch.Generator) -> Images:
+    """What the threshold makes of bent images."""
+    return binarize(bend(images, generator))
+
+
+def _finish(
+    vaes: Sequence[VAE],
+    images: Images,
+    labels: Labels,
+    settings: CertifiedSettings,
+    *,
+    domain: Domain,
+    prototypes: int | None,
+    out: Path,
+    record: dict[str, Any],
+    progress: Progress,
+    split: Validation,
+    perturbation: Perturbation,
+) -> PretrainedModel:
+    """Trains the decoders of VAEs for certificates, and saves the codebook that they make."""
     trained, held_out = split.split(labels)
-    vaes = [vae.eval() for vae in read_vaes(base)]
-    decoders = [vae.decoder.folded() for vae in vaes]
+    decoders = [vae.eval().decoder.folded() for vae in vaes]
     height, width = decoders[0].image_size
     count = codebook_size(len(vaes), height * width) if prototypes is None else prototypes
     generator = torch.Generator().manual_seed(settings.seed)
-    latents = [
-        posterior_latents(vae, images[trained[labels[trained] == label]], count, generator)
-        for label, vae in enumerate(vaes)
-    ]
+    posterior = encode(vaes, images[trained], labels[trained], settings, generator)
+    latents = torch.stack(
+        [
+            codebook_latents(posterior, labels[trained] == label, count, generator)
+            for label in range(len(vaes))
+        ]
+    )
     settings = replace(settings, compared=min(settings.compared, count))
     history = train_for_certificates(
         decoders,
-        encode(vaes, images[trained], labels[trained]),
+        posterior,
         images[trained],
         labels[trained],
         settings,
         checkpoint=out / "checkpoints" / "codebook.pt",
         progress=progress,
-        perturbation=bend,
+        perturbation=perturbation,
     )
-    codebook = CodebookABS(decoders, torch.stack(latents))
-    domain = read_domain(read_config(base))
+    codebook = CodebookABS(decoders, latents)
     round_to_half(codebook)
     codebook.prepare()
     if not domain.digits:
@@ -545,7 +700,7 @@ def train_codebook_abs(
         codebook.alpha = fit_sharpness(codebook, seen, held_out if len(held_out) else trained)
     model = Binarized(codebook) if settings.binary else codebook
     model.domain = domain
-    record = {"command": command, **asdict(settings), "trained_on": len(trained)}
+    record |= {**asdict(settings), "trained_on": len(trained)}
     record |= {"final_loss": round(history[-1], 4)} if history else {}
     record |= validate(model, images[held_out], labels[held_out], split, progress)
     some = held_out[torch.randperm(len(held_out), generator=generator)[:MEASURED]]

@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,7 @@ from rich.markup import escape
 from absynth.errors import AbsynthError, FailedTasksError
 
 if TYPE_CHECKING:
+    from absynth.data.domain import Domain
     from absynth.data.split import Validation
 
 app = typer.Typer(
@@ -113,8 +115,8 @@ def train(
     ] = None,
     start: Annotated[str | None, typer.Option(help="A trained abs to go on from.")] = None,
     base: Annotated[
-        str, typer.Option(help="The ABS that a codebook, binary or certified one builds on.")
-    ] = "abs",
+        str | None, typer.Option(help="The ABS that a codebook or binary one builds on; by default abs.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of this process.")] = None,
     engine: EngineName = "local",
     address: Address = None,
@@ -125,6 +127,7 @@ def train(
     """Train a model; started again with the same --out it goes on where it was."""
     import torch
 
+    from absynth.certified import HELD_OUT
     from absynth.data import read_dataset
     from absynth.data.split import Validation
     from absynth.evaluate.data import read_for
@@ -136,15 +139,15 @@ def train(
     from absynth.recipes import train as run
     from absynth.zoo import model_folder
 
-    trained_on = ("codebook-abs", "certified-abs", "certified-binary-abs")
-    derived = model in ("binary-abs", *trained_on)
+    certified = ("certified-abs", "certified-binary-abs")
+    derived = model in ("binary-abs", "codebook-abs")
     settings = None
     cluster = (address, cpus_per_task, gpus_per_task)
     if model != "abs" and (engine, *cluster) != ("local", None, None, None):
         raise AbsynthError(
             f"Only the recipe 'abs' trains on a cluster; for '{model}' leave --engine and its options out."
         )
-    if model not in trained_on and (prototypes is not None or target is not None):
+    if model not in ("codebook-abs", *certified) and (prototypes is not None or target is not None):
         raise AbsynthError(f"The recipe '{model}' takes no prototypes and no target; leave them out.")
     if threads is not None:
         torch.set_num_threads(threads)
@@ -153,30 +156,36 @@ def train(
             raise AbsynthError(
                 f"The recipe '{model}' goes by its base; leave the size and the validation out."
             )
-        dataset = read_for([base], data, "train", strict=strict)
-        held_out = read_validation(model_folder(base))
+        dataset = read_for([base or "abs"], data, "train", strict=strict)
+        held_out = read_validation(model_folder(base or "abs"))
     else:
-        settings = training_settings(model, epochs, batch_size, learning_rate, seed, emphasis, rounds)
+        if base is not None:
+            raise AbsynthError(f"The recipe '{model}' builds on no other model; leave the base out.")
+        if model not in certified:
+            settings = training_settings(model, epochs, batch_size, learning_rate, seed, emphasis, rounds)
         dataset = read_dataset(data, "train", size=None if size is None else (size, size), strict=strict)
-        share = 0.0 if dataset.digits else VALIDATION_SHARE
-        held_out = Validation(share if validation is None else validation, seed)
+        of_digits = HELD_OUT if model in certified else 0.0
+        usual = of_digits if dataset.digits else VALIDATION_SHARE
+        held_out = Validation(usual if validation is None else validation, seed)
     _remark(dataset.remarks)
     images, labels = dataset.images, dataset.labels
     command = shlex.join(["absynth", *sys.argv[1:]])
     with open_engine(engine, *cluster) as opened, progress_display(not quiet) as progress:
         if settings is None:
-            derive = _derivation(
+            train_model = _derivation(
                 model,
-                base,
+                base or "abs",
                 prototypes,
                 held_out,
                 seed=seed,
+                epochs=epochs,
                 rounds=rounds,
                 batch_size=batch_size,
                 learning_rate=learning_rate,
                 target=target,
+                domain=dataset.domain,
             )
-            derive(images, labels, out=out, command=command, progress=progress)
+            train_model(images, labels, out=out, command=command, progress=progress)
         else:
             run(
                 model,
@@ -204,34 +213,39 @@ def _derivation(
     validation: Validation,
     *,
     seed: int,
+    epochs: int | None,
+    domain: Domain | None,
     **changes: float | None,
 ) -> Callable[..., object]:
-    """The recipe of a model that builds on another; it takes the images, their labels and where to put it."""
+    """The recipe of a model with a codebook or a threshold; it takes the images, their labels and ``out``."""
     from absynth.certified import (
         CERTIFIED,
         CERTIFIED_BINARY,
         CERTIFIED_PROTOTYPES,
         DECIDING,
-        HELD_OUT,
+        EXPLAINING,
         choose_settings,
+        train_certified_abs,
         train_codebook_abs,
     )
-    from absynth.data.split import Validation
     from absynth.recipes import train_binary_abs
     from absynth.zoo import load, model_folder
 
     if model == "binary-abs":
         return partial(train_binary_abs, load(base), seed=seed, validation=validation)
-    derive = partial(train_codebook_abs, model_folder(base))
     if model == "codebook-abs":
         settings = choose_settings(DECIDING, seed=seed, **changes)
-        return partial(derive, settings=settings, prototypes=prototypes, validation=validation)
+        derive = partial(train_codebook_abs, model_folder(base), settings=settings)
+        return partial(derive, prototypes=prototypes, validation=validation)
     usual = CERTIFIED if model == "certified-abs" else CERTIFIED_BINARY
+    explaining = EXPLAINING if epochs is None else replace(EXPLAINING, epochs=epochs, least_steps=0)
     return partial(
-        derive,
+        train_certified_abs,
+        explaining=explaining,
         settings=choose_settings(usual, seed=seed, **changes),
         prototypes=prototypes or CERTIFIED_PROTOTYPES,
-        validation=validation if validation.share else Validation(HELD_OUT, seed),
+        domain=domain,
+        validation=validation,
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
@@ -678,11 +678,34 @@ def posterior_latents(
     Raises:
         AbsynthError: If there are no images.
     """
-    if len(images) == 0:
+    everyone = torch.ones(len(images), dtype=torch.bool)
+    return codebook_latents(posteriors(vae, images), everyone, count, generator)
+
+
+def codebook_latents(
+    posterior: Posterior, members: Bool[Tensor, "batch"], count: int, generator: torch.Generator
+) -> Float[Tensor, "prototype latent"]:
+    """Latents that explain the images of a class: the posterior means, then draws from the posteriors.
+
+    The means of the images themselves come first, in a random order, then those of their copies.
+
+    Args:
+        posterior: Of every image, and perhaps of copies of all of them in the same order.
+        members: Which images are of the class.
+        count: How many latents.
+        generator: Source of the order and of the draws.
+
+    Raises:
+        AbsynthError: If the class has no images.
+    """
+    own = members.nonzero()[:, 0]
+    if len(own) == 0:
         raise AbsynthError("A class has no training images to take latents from; every class needs some.")
-    order = torch.randperm(len(images), generator=generator)
-    mean, log_variance = posteriors(vae, images[order])
-    rows = torch.arange(count) % len(images)
-    noise = torch.randn(count, mean.shape[1], generator=generator)
-    noise[: len(images)] = 0
-    return Posterior(mean[rows], log_variance[rows]).at(noise)
+    copies = len(posterior.mean) // len(members)
+    order = torch.cat(
+        [own[torch.randperm(len(own), generator=generator)] + len(members) * copy for copy in range(copies)]
+    )
+    noise = torch.randn(count, posterior.mean.shape[1], generator=generator)
+    noise[: len(order)] = 0
+    rows = order[torch.arange(count) % len(order)]
+    return Posterior(posterior.mean[rows], posterior.log_variance[rows]).at(noise)

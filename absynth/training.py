@@ -420,6 +420,7 @@ class ClassTraining(nn.Module):
         settings: Of this VAE.
         start: A trained VAE to go on from; by default a new one with 8 latents.
         perturbation: Applied to every batch (augmentation).
+        hidden: Widths of the fully connected layers of a new one; without any it has convolutions.
     """
 
     images: Tensor
@@ -433,9 +434,10 @@ class ClassTraining(nn.Module):
         settings: TrainingSettings,
         start: VAE | None = None,
         perturbation: Perturbation | None = None,
+        hidden: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.label, self.settings, self.perturbation = label, settings, perturbation
+        self.label, self.settings, self.perturbation, self.hidden = label, settings, perturbation, hidden
         self.start = start
         self.register_buffer("images", images)
         self.register_buffer("importance", importance)
@@ -455,7 +457,7 @@ class ClassTraining(nn.Module):
         if self.start is not None:
             return deepcopy(self.start)
         height, width = self.images.shape[2:]
-        return VAE(image_size=(height, width))
+        return VAE(image_size=(height, width), hidden=self.hidden)
 
     def prepare(self, folder: Path) -> Run:
         """The training with its checkpoint in a folder, to ask how far it is and to take the VAE from it."""
@@ -519,6 +521,7 @@ def train_vaes(
     start: Sequence[VAE] | None = None,
     importance: Float[Tensor, "batch"] | None = None,
     perturbation: Perturbation | None = None,
+    hidden: Sequence[int] = (),
     fit_vaes: FitVAEs = fit_in_turn,
 ) -> tuple[list[VAE], Histories]:
     """One VAE a class, each trained on its own class alone (Schott et al. 2019, section 4).
@@ -533,6 +536,7 @@ def train_vaes(
         start: Trained VAEs to go on from; by default new ones with 8 latents.
         importance: Weight of each image; by default 1.
         perturbation: Applied to every batch (augmentation).
+        hidden: Widths of the fully connected layers of new VAEs; without any they have convolutions.
         fit_vaes: Where they are trained; by default in this process, one after the other.
 
     Returns:
@@ -555,6 +559,7 @@ def train_vaes(
                 replace(settings, seed=settings.seed + label),
                 None if start is None else start[label],
                 perturbation,
+                hidden,
             )
 
     return fit_vaes(trainings(), folder, progress)

@@ -18,7 +18,7 @@ from typer.main import get_command
 
 import absynth
 from absynth import certified, recipes
-from absynth.certified import CertifiedSettings, train_codebook_abs
+from absynth.certified import HIDDEN, CertifiedSettings, train_codebook_abs
 from absynth.cli import app, main
 from absynth.data import read_dataset
 from absynth.errors import AbsynthError
@@ -76,16 +76,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_decoders_are_trained_for_certificates(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certified, "CERTIFIED", CertifiedSettings(images=40, compared=50))
     data = ("--data", home / "train.npz", "--quiet")
-    words = ("train", "certified-abs", *data, "--out", home / "certified", "--base", home / "abs")
+    words = ("train", "certified-abs", *data, "--out", home / "certified", "--epochs", "2")
     run(*words, "--rounds", "2", "--prototypes", "60")
     model = absynth.load(home / "certified")
     assert model.domain.class_names == NAMES
     assert model.prototypes().images.shape == (4, 60, 256)
     stored = json.loads((home / "certified" / "config.json").read_text())
-    assert stored["decoder"] == {"latents": 8, "batch_norm": False, "image_size": [16, 16]}
+    decoder = {"latents": 8, "batch_norm": False, "image_size": [16, 16], "hidden": list(HIDDEN)}
+    assert stored["decoder"] == decoder
     assert stored["training"]["rounds"] == 2
     assert stored["alpha"] != ALPHA
     assert set(stored["training"]["certified"]["l2"]["accuracy"]) == {"1", "1.5", "1.58", "2"}
+    with pytest.raises(AbsynthError, match="builds on no other model"):
+        run(*words, "--base", home / "abs")
     with pytest.raises(AbsynthError, match="takes no prototypes"):
         run("train", "binary-abs", *data, "--out", home / "x", "--base", home / "abs", "--target", "2")
 

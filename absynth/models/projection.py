@@ -15,6 +15,14 @@ SAMPLE = 512
 """Prototypes whose principal axes are used."""
 
 
+def principal_axes(flat: Float[Tensor, "some pixel"]) -> Float[Tensor, "pixel axis"]:
+    """An orthonormal basis, in float64, of what a sample of images has most of."""
+    sample = flat[:: max(1, len(flat) // SAMPLE)].double()
+    _, axes = torch.linalg.eigh(sample @ sample.T)
+    basis: Tensor = torch.linalg.qr(sample.T @ axes[:, -min(DIMENSIONS, *sample.shape) :])[0]
+    return basis
+
+
 class Projection(nn.Module):
     """Prototypes in a basis of their principal axes, with the length of what lies outside.
 
@@ -36,9 +44,7 @@ class Projection(nn.Module):
     ) -> None:
         super().__init__()
         flat = images.flatten(0, 1)
-        sample = flat[:: max(1, len(flat) // SAMPLE)].double()
-        _, axes = torch.linalg.eigh(sample @ sample.T)
-        basis, _ = torch.linalg.qr(sample.T @ axes[:, -min(DIMENSIONS, *sample.shape) :])
+        basis = principal_axes(flat)
         self._gamma = gamma(images.shape[-1] + 3, torch.float32)
         self.register_buffer("basis", basis.to(images.dtype), persistent=False)
         coordinates = self._with_rest(flat, squares.flatten()).unflatten(0, squares.shape)

@@ -13,9 +13,9 @@ MANY = 24
 class FastConvTranspose2d(nn.ConvTranspose2d):
     """A transposed convolution without padding, computed by matrix products and plain convolutions.
 
-    Where autograd records, it is the ordinary one, whose backward pass is the faster. Otherwise
+    An input of one pixel is a vector: one matrix product. Any other is, where autograd records, the ordinary
+    transposed convolution, as the backward pass of that is the faster. Where it does not,
 
-    - an input of one pixel is a vector: one matrix product;
     - a single output channel at stride 1 is a matrix product, whose columns are added up where they overlap;
     - anything else is its sub-pixel form (Shi et al. 2016, arXiv 1609.07009): one convolution whose output
       channels are the pixels of a stride × stride block, put in their places afterwards.
@@ -25,7 +25,8 @@ class FastConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, inputs: Tensor, output_size: list[int] | None = None) -> Tensor:
         """The same as that of ``nn.ConvTranspose2d``, up to rounding."""
-        if torch.is_grad_enabled() and (inputs.requires_grad or self.weight.requires_grad):
+        recorded = torch.is_grad_enabled() and (inputs.requires_grad or self.weight.requires_grad)
+        if recorded and inputs.shape[2:] != (1, 1):
             return super().forward(inputs, output_size)
         assert self.bias is not None
         return self.linear(inputs) + self.bias[:, None, None]
@@ -35,8 +36,7 @@ class FastConvTranspose2d(nn.ConvTranspose2d):
         batch, _, height, width = inputs.shape
         _, outputs, *kernel = self.weight.shape
         if height == width == 1:
-            matrix = self.weight.permute(0, 2, 3, 1).flatten(1)
-            return (inputs.flatten(1) @ matrix).view(batch, *kernel, outputs).permute(0, 3, 1, 2)
+            return (inputs.flatten(1) @ self._matrix()).view(batch, *kernel, outputs).permute(0, 3, 1, 2)
         stride = self.stride[0]
         size = [(side - 1) * stride + taps for side, taps in zip((height, width), kernel, strict=True)]
         if outputs == stride == 1:
@@ -65,7 +65,13 @@ class FastConvTranspose2d(nn.ConvTranspose2d):
 
     def transpose(self, gradients: Tensor) -> Tensor:
         """The transpose of :meth:`linear`: derivatives by the input, from those by the output."""
+        if gradients.shape[2:] == self.weight.shape[2:]:
+            return (gradients.permute(0, 2, 3, 1).flatten(1) @ self._matrix().T)[:, :, None, None]
         return functional.conv2d(gradients, self.weight, stride=self.stride)
+
+    def _matrix(self) -> Tensor:
+        """What an input of one pixel is multiplied by, the channels of the output last."""
+        return self.weight.permute(0, 2, 3, 1).flatten(1)
 
     def _subpixel_kernels(self) -> Tensor:
         """Kept from call to call, as making them takes longer than the convolution of a single image."""

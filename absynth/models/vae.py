@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -101,14 +103,21 @@ class Encoder(nn.Module):
     Args:
         latents: Number of latent coordinates.
         image_size: Rows and columns of an image.
+        hidden: Widths of fully connected layers, which then take the place of the convolutions.
     """
 
-    def __init__(self, latents: int = 8, image_size: Size = DIGITS.size) -> None:
+    def __init__(self, latents: int = 8, image_size: Size = DIGITS.size, hidden: Sequence[int] = ()) -> None:
         super().__init__()
         self.image_size = image_size
+        layers: list[nn.Module] = []
+        if hidden:
+            widths = (math.prod(image_size), *hidden)
+            for inputs, outputs in pairwise(widths):
+                layers += [nn.Linear(inputs, outputs), nn.ELU()]
+            self.layers = nn.Sequential(nn.Flatten(), *layers, nn.Linear(widths[-1], 2 * latents))
+            return
         kernels = encoder_kernels(image_size)
         maps = (1, *ENCODER_MAPS)
-        layers: list[nn.Module] = []
         for inputs, outputs, kernel, stride in zip(
             maps[:-1], maps[1:], kernels[:-1], ENCODER_STRIDES[:-1], strict=True
         ):
@@ -134,22 +143,32 @@ class Decoder(nn.Module):
         latents: Number of latent coordinates.
         batch_norm: With batch norm after each hidden layer, as trained; without, as :meth:`folded` makes it.
         image_size: Rows and columns of an image.
+        hidden: Widths of fully connected layers, which then take the place of the paper's: transposed
+            convolutions of one pixel, the last of which makes the whole image. They have no batch norm.
     """
 
     def __init__(
-        self, latents: int = 8, batch_norm: bool = True, image_size: Sequence[int] = DIGITS.size
+        self,
+        latents: int = 8,
+        batch_norm: bool = True,
+        image_size: Sequence[int] = DIGITS.size,
+        hidden: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.latents = latents
-        self.batch_norm = batch_norm
+        self.hidden = tuple(hidden)
+        self.batch_norm = batch_norm = batch_norm and not self.hidden
         height, width = image_size
         self.image_size: Size = (height, width)
-        maps = (latents, *DECODER_MAPS, 1)
+        maps = (latents, *(self.hidden or DECODER_MAPS), 1)
         convolution = nn.ConvTranspose2d if batch_norm else FastConvTranspose2d
+        if self.hidden:
+            kernels = (*((1, 1) for _ in self.hidden), self.image_size)
+            strides = (1,) * len(kernels)
+        else:
+            kernels, strides = decoder_kernels(self.image_size), DECODER_STRIDES
         layers: list[nn.Module] = []
-        for inputs, outputs, kernel, stride in zip(
-            maps[:-1], maps[1:], decoder_kernels(self.image_size), DECODER_STRIDES, strict=True
-        ):
+        for inputs, outputs, kernel, stride in zip(maps[:-1], maps[1:], kernels, strides, strict=True):
             layers.append(convolution(inputs, outputs, kernel, stride))
             if outputs != 1:
                 layers += [nn.BatchNorm2d(outputs)] if batch_norm else []
@@ -158,7 +177,12 @@ class Decoder(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """The arguments that made this decoder, as JSON values."""
-        return {"latents": self.latents, "batch_norm": self.batch_norm, **size_entry(self.image_size)}
+        return {
+            "latents": self.latents,
+            "batch_norm": self.batch_norm,
+            **size_entry(self.image_size),
+            **({"hidden": list(self.hidden)} if self.hidden else {}),
+        }
 
     def forward(self, latents: Latents) -> Images:
         """The image of each latent."""
@@ -259,12 +283,14 @@ class VAE(nn.Module):
     Args:
         latents: Number of latent coordinates.
         image_size: Rows and columns of an image.
+        hidden: Widths of fully connected layers of the encoder, and backwards of the decoder, in place of
+            the paper's convolutions: ten times the weights, at a fifth of the time on a CPU.
     """
 
-    def __init__(self, latents: int = 8, image_size: Size = DIGITS.size) -> None:
+    def __init__(self, latents: int = 8, image_size: Size = DIGITS.size, hidden: Sequence[int] = ()) -> None:
         super().__init__()
-        self.encoder = Encoder(latents, image_size)
-        self.decoder = Decoder(latents, image_size=image_size)
+        self.encoder = Encoder(latents, image_size, hidden)
+        self.decoder = Decoder(latents, image_size=image_size, hidden=tuple(reversed(hidden)))
 
 
 def elbo_losses(

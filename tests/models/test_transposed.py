@@ -10,6 +10,7 @@ LAYERS = pytest.mark.parametrize(
     ("inputs", "outputs", "kernel", "stride", "size"),
     [
         (8, 32, (4, 3), 1, (1, 1)),
+        (6, 1, (28, 20), 1, (1, 1)),
         (32, 16, (5, 5), 2, (4, 4)),
         (16, 16, (5, 4), 2, (11, 9)),
         (16, 1, (4, 7), 1, (25, 22)),
@@ -26,7 +27,8 @@ def test_the_fast_form_is_the_transposed_convolution(
 ) -> None:
     layer = FastConvTranspose2d(inputs, outputs, kernel, stride).double()
     images = torch.randn(count, inputs, *size, dtype=torch.float64, requires_grad=True)
-    expected = layer(images)
+    expected = functional.conv_transpose2d(images, layer.weight, layer.bias, stride)
+    torch.testing.assert_close(layer(images), expected)
     with torch.no_grad():
         torch.testing.assert_close(layer(images), expected)
         assert layer(images[:0]).shape == (0, *expected.shape[1:])
@@ -35,10 +37,17 @@ def test_the_fast_form_is_the_transposed_convolution(
     torch.testing.assert_close(layer.transpose(cotangents), gradients)
 
 
-def test_weights_can_be_trained() -> None:
+@pytest.mark.parametrize("side", [1, 4])
+def test_weights_can_be_trained(side: int) -> None:
     layer = FastConvTranspose2d(3, 2, 5, 2)
-    layer(torch.rand(2, 3, 4, 4)).sum().backward()
-    assert layer.weight.grad is not None
+    images = torch.rand(2, 3, side, side)
+    functional.conv_transpose2d(images, layer.weight, layer.bias, 2).square().sum().backward()
+    expected = [parameter.grad.clone() for parameter in layer.parameters() if parameter.grad is not None]
+    layer.zero_grad()
+    layer(images).square().sum().backward()
+    found = [parameter.grad for parameter in layer.parameters() if parameter.grad is not None]
+    assert len(found) == 2
+    torch.testing.assert_close(found, expected)
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
+from torch.nn import functional
 
 from absynth.errors import AbsynthError
 from absynth.models.vae import VAE, Decoder, Encoder, elbo_losses
@@ -121,3 +122,36 @@ def test_the_losses_are_the_formula(make_images: Callable[..., Tensor], beta: fl
     for row in range(6):
         expected = ((images[row] - decoded[row]) ** 2).sum() + beta * divergence[row].sum()
         torch.testing.assert_close(losses[row], expected)
+
+
+def test_fully_connected_layers_take_the_place_of_the_convolutions() -> None:
+    vae = VAE(latents=5, image_size=(20, 16), hidden=(30, 24))
+    linear = [layer for layer in vae.encoder.layers if isinstance(layer, nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in linear] == [(320, 30), (30, 24), (24, 10)]
+    assert vae.encoder(torch.rand(3, 1, 20, 16)).mean.shape == (3, 5)
+    decoder, latents = vae.decoder.double(), torch.randn(4, 5, dtype=torch.float64)
+    convolutions = [layer for layer in decoder.layers if isinstance(layer, nn.ConvTranspose2d)]
+    assert [(layer.in_channels, layer.out_channels) for layer in convolutions] == [(5, 24), (24, 30), (30, 1)]
+    hidden = latents
+    for layer in convolutions:
+        assert layer.bias is not None
+        weight = layer.weight.flatten(1)
+        hidden = hidden @ weight + layer.bias.repeat_interleave(weight.shape[1] // len(layer.bias))
+        hidden = hidden.sigmoid() if layer is convolutions[-1] else functional.elu(hidden)
+    torch.testing.assert_close(decoder(latents), hidden.view(4, 1, 20, 16))
+    assert decoder.folded() is decoder
+
+
+def test_a_fully_connected_decoder_has_the_same_derivatives_and_config() -> None:
+    decoder = Decoder(3, image_size=(16, 20), hidden=(12,)).double()
+    latents = torch.randn(1, 3, dtype=torch.float64)
+    images, jacobian = decoder.jacobian(latents)
+    expected = torch.autograd.functional.jacobian(lambda z: decoder(z[None])[0], latents[0])
+    torch.testing.assert_close(jacobian[0].permute(1, 2, 3, 0), expected)
+    cotangents = torch.randn_like(images)
+    decoded, pull_back = decoder.vjp(latents)
+    torch.testing.assert_close(decoded, images)
+    torch.testing.assert_close(pull_back(cotangents), torch.einsum("bchw,blchw->bl", cotangents, jacobian))
+    again = Decoder(**decoder.config()).double()
+    again.load_state_dict(decoder.state_dict())
+    assert torch.equal(again(latents), decoder(latents))

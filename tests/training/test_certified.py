@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -17,8 +18,10 @@ from absynth.certified import (
     box_distance,
     decode,
     draw_codebook,
+    encode,
     flip_distance,
     mine,
+    train_certified_abs,
     train_codebook_abs,
     train_for_certificates,
 )
@@ -27,10 +30,12 @@ from absynth.data.split import Validation
 from absynth.errors import AbsynthError
 from absynth.inference import ABS, CodebookABS
 from absynth.inference.codebook import draw_latents
-from absynth.models.cnn import Binarized
+from absynth.models.cnn import Binarized, binarize
+from absynth.models.pretrained import PretrainedModel
 from absynth.models.vae import VAE, Decoder, Posterior
 from absynth.progress import Progress
 from absynth.recipes import FAST, write_encoders
+from absynth.training import TrainingSettings, bend
 
 SETTINGS = CertifiedSettings(rounds=4, images=40, compared=30, batch_size=10, learning_rate=1e-3, rivals=3)
 BINARY = replace(CERTIFIED_BINARY, rounds=6, images=90, compared=30, batch_size=10, rivals=3)
@@ -111,7 +116,7 @@ def test_the_derivative_of_the_number_of_flips_is_right(
 def test_mining_finds_the_nearest_rivals_and_the_best_own_prototype_against_each() -> None:
     prototypes, offsets, images = torch.rand(3, 12, 20), torch.rand(3, 12), torch.rand(7, 20)
     labels = torch.arange(7) % 3
-    mined = mine(images, labels, prototypes, offsets, rivals=4, own=12)
+    mined = mine(images, labels, prototypes, offsets, rivals=4, own=12, basis=torch.eye(20))
     assert sorted(mined.image.tolist()) == list(range(7))
     flat, weights = prototypes.flatten(0, 1), offsets.flatten()
     for row, own, rival, distance in zip(*mined, strict=True):
@@ -151,6 +156,51 @@ def test_a_codebook_is_drawn_from_other_images_than_those_left_out() -> None:
     assert set(latents[1].flatten().tolist()) == set(range(9, 20, 2))
     only = draw_codebook(posterior, labels, torch.arange(20), 5, torch.Generator().manual_seed(0))
     assert only.shape == (2, 5, 1)
+
+
+def test_the_copies_of_an_image_are_left_out_with_it(
+    make_decoder: Callable[[int], Decoder],
+    digits: tuple[Tensor, Tensor],
+    progress: Progress,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn = Mock(wraps=draw_codebook)
+    monkeypatch.setattr("absynth.certified.draw_codebook", drawn)
+    train_for_certificates(
+        [make_decoder(seed).folded() for seed in range(3)],
+        Posterior(torch.randn(270, 8), torch.zeros(270, 8)),
+        *digits,
+        replace(SETTINGS, rounds=1),
+        checkpoint=tmp_path / "certified.pt",
+        progress=progress,
+        perturbation=lambda images, _: images,
+    )
+    _, labels, left_out, *_ = drawn.call_args.args
+    assert torch.equal(labels, digits[1].repeat(3))
+    first, *copies = left_out.chunk(3)
+    assert first.max() < 90
+    assert all(torch.equal(copy, first + 90 * number) for number, copy in enumerate(copies, 1))
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_images_are_encoded_by_their_own_class_and_then_bent_copies(
+    binary: bool, make_images: Callable[[int], Tensor]
+) -> None:
+    vaes = [VAE(hidden=(10,)).eval() for _ in range(2)]
+    images, labels = make_images(12), torch.arange(12) % 2
+    settings = replace(SETTINGS, copies=2, binary=binary)
+    posterior = encode(vaes, images, labels, settings, torch.Generator().manual_seed(0))
+    assert posterior.mean.shape == posterior.log_variance.shape == (36, 8)
+    seen = binarize(images) if binary else images
+    for row in range(12):
+        mean, log_variance = vaes[row % 2].encoder(seen[row][None])
+        torch.testing.assert_close(posterior.mean[row], mean[0])
+        torch.testing.assert_close(posterior.log_variance[row], log_variance[0])
+    bent = bend(images, torch.Generator().manual_seed(0))
+    bent = binarize(bent) if binary else bent
+    torch.testing.assert_close(posterior.mean[13], vaes[1].encoder(bent[1][None]).mean[0])
+    assert not torch.isclose(posterior.mean[12:24], posterior.mean[24:]).any(dim=1).all()
 
 
 @pytest.fixture
@@ -285,6 +335,56 @@ def test_an_interrupted_run_ends_with_the_same_model(
     assert loaded.latents.shape == (3, 35, 8)
     images = digits[0]
     assert torch.equal(loaded(images).argmax(1), whole(images).argmax(1))
+
+
+def train_from_nothing(
+    digits: tuple[Tensor, Tensor], folder: Path, progress: Progress, **changes: object
+) -> PretrainedModel:
+    """A certified model of three classes with small layers."""
+    settings = replace(SETTINGS, rounds=2, **changes)  # type: ignore[arg-type]
+    return train_certified_abs(
+        *digits,
+        explaining=TrainingSettings(epochs=3, batch_size=10, learning_rate=2e-3, seed=0, emphasis=2.0),
+        hidden=(20, 12),
+        settings=settings,
+        prototypes=35,
+        out=folder,
+        command="a command",
+        progress=progress,
+        validation=Validation(0.2),
+    )
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_model_trained_from_nothing_is_stored_with_what_it_was_trained_for(
+    binary: bool, digits: tuple[Tensor, Tensor], progress: Progress, tmp_path: Path
+) -> None:
+    model = train_from_nothing(digits, tmp_path / "model", progress, binary=binary)
+    loaded = absynth.load(tmp_path / "model")
+    assert isinstance(loaded, Binarized) == binary
+    assert torch.equal(loaded(digits[0]), model(digits[0]))
+    certificate = absynth.certify(loaded, *digits, norm="l0")
+    assert bool((certificate.radius > 0).any())
+    stored = json.loads((tmp_path / "model" / "config.json").read_text())["training"]
+    assert stored["explaining"]["hidden"] == [20, 12]
+    assert len(stored["explaining"]["final_loss"]) == 3
+    assert stored["trained_on"] == 72
+    assert stored["validation"]["images"] == 18
+
+
+def test_training_from_nothing_goes_on_where_it_was(
+    digits: tuple[Tensor, Tensor], progress: Progress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train_from_nothing(digits, tmp_path / "whole", progress)
+    with monkeypatch.context() as patched:
+        patched.setattr("absynth.certified.mine", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train_from_nothing(digits, tmp_path / "parts", progress)
+    with monkeypatch.context() as patched:
+        patched.setattr("absynth.training.variational", Mock(side_effect=AssertionError("trained again")))
+        resumed = train_from_nothing(digits, tmp_path / "parts", progress)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:

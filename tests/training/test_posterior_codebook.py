@@ -13,9 +13,9 @@ from absynth.certified import CertifiedSettings, train_codebook_abs
 from absynth.errors import AbsynthError
 from absynth.inference import CodebookABS
 from absynth.models.cnn import CNN
-from absynth.models.vae import VAE
+from absynth.models.vae import VAE, Posterior
 from absynth.progress import Progress
-from absynth.recipes import posterior_latents, train
+from absynth.recipes import codebook_latents, posterior_latents, train
 from absynth.training import TrainingSettings
 from absynth.zoo import load
 
@@ -45,6 +45,16 @@ def test_the_rest_are_draws_from_the_posteriors(make_images: Callable[..., Tenso
     deviation = (0.5 * log_variance).exp()
     torch.testing.assert_close(draws.mean(0), mean, rtol=0, atol=0.05 * deviation.max().item())
     torch.testing.assert_close(draws.std(0), deviation, rtol=0.03, atol=0)
+
+
+def test_the_means_of_copies_come_after_those_of_the_images() -> None:
+    posterior = Posterior(torch.arange(30.0)[:, None], torch.full((30, 1), -torch.inf))
+    members = torch.arange(10) % 2 == 1
+    latents = codebook_latents(posterior, members, 17, torch.Generator().manual_seed(0)).flatten().tolist()
+    for number in range(3):
+        part = latents[5 * number : 5 * number + 5]
+        assert sorted(part) == [10 * number + row for row in (1, 3, 5, 7, 9)]
+    assert set(latents[15:]) <= set(latents[:15])
 
 
 def test_codebook_abs_is_built_from_a_trained_abs(
