@@ -79,7 +79,7 @@ CERTIFIED_PROTOTYPES = 30_000
 """Of a class of a certified model, unless something else is asked for."""
 
 HIDDEN = (384, 384)
-"""Widths of the layers of a certified model's VAEs: with more, its weights would take more than 15 MB."""
+"""Widths of the layers of a certified model's VAEs; with ``CERTIFIED_PROTOTYPES`` it takes 14 MB on disk."""
 
 EXPLAINING = TrainingSettings(epochs=90, batch_size=64, learning_rate=2e-3, seed=0, least_steps=400)
 """How the VAEs of a certified model are trained, before their decoders are for radii."""
@@ -144,10 +144,15 @@ class CertifiedSettings:
         """
         counts = (self.images, self.compared, self.rivals, self.own, self.batch_size)
         sizes = (self.learning_rate, self.target, self.sharpness, self.safety, self.safety_sharpness)
-        if self.rounds < 0 or min(counts) < 1 or not min(sizes) > 0 or not self.target_weight >= 0:
+        if (
+            min(self.rounds, self.copies) < 0
+            or min(counts) < 1
+            or not min(sizes) > 0
+            or not self.target_weight >= 0
+        ):
             raise AbsynthError(
-                "Training a codebook needs at least 1 of everything that is counted but the rounds, and a "
-                "learning rate, targets and sharpness above 0."
+                "Training a codebook needs at least 1 of everything that is counted but rounds and copies, "
+                "and a learning rate, targets and sharpness above 0."
             )
 
 
@@ -353,7 +358,8 @@ def decode(
         [decoders[label](chosen[classes == label]).flatten(1) for label in classes.unique().tolist()]
     )
     offsets = 0.5 * chosen.square().sum(1)
-    return images[places], offsets[places]
+    # With several threads, the derivative of images[places] is summed in another order in every run.
+    return images.index_select(0, places), offsets[places]
 
 
 def train_for_certificates(
@@ -606,7 +612,7 @@ def train_certified_abs(
     Args:
         images: Training images.
         labels: Their classes.
-        explaining: Of the VAEs.
+        explaining: Of the VAEs; their seed is that of ``settings``.
         hidden: Widths of their layers.
         settings: Of the training for certificates; for binary input the VAEs see binary images too.
         prototypes: Prototypes a class of the finished model; by default as many as suit the data.
@@ -622,10 +628,11 @@ def train_certified_abs(
     domain = check_classes(images, labels, domain)
     split = validation or Validation()
     trained, _ = split.split(labels)
+    explaining = replace(explaining, seed=settings.seed)
     vaes, histories = train_vaes(
         images[trained],
         labels[trained],
-        replace(explaining, seed=settings.seed),
+        explaining,
         classes=int(labels.max()) + 1,
         folder=out / "checkpoints",
         progress=progress,

@@ -82,7 +82,11 @@ def train(
         typer.Option(help="Side of the images in pixels, 16 to 64; by default as most of them are."),
     ] = None,
     validation: Annotated[
-        float | None, typer.Option(help="Share of each class to hold out; by default 0.1, none of mnist.")
+        float | None,
+        typer.Option(
+            help="Share of each class to hold out; by default 0.1, of mnist a twelfth for a certified model "
+            "and none for others."
+        ),
     ] = None,
     strict: Strict = False,
     augment: Annotated[

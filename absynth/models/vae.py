@@ -284,7 +284,7 @@ class VAE(nn.Module):
         latents: Number of latent coordinates.
         image_size: Rows and columns of an image.
         hidden: Widths of fully connected layers of the encoder, and backwards of the decoder, in place of
-            the paper's convolutions: ten times the weights, at a fifth of the time on a CPU.
+            the paper's convolutions.
     """
 
     def __init__(self, latents: int = 8, image_size: Size = DIGITS.size, hidden: Sequence[int] = ()) -> None:

@@ -145,6 +145,26 @@ def test_decoding_serves_every_entry_in_its_place(make_decoder: Callable[[int], 
         torch.testing.assert_close(offset, 0.5 * latent.square().sum())
 
 
+def test_the_derivative_of_decoding_is_the_same_in_every_run_of_several_threads(
+    make_decoder: Callable[[int], Decoder],
+) -> None:
+    decoders = [make_decoder(seed).folded().requires_grad_(True) for seed in range(2)]
+    latents, entries = torch.randn(2, 20, 8), torch.randint(40, (600,))
+    cotangents = torch.randn(600, 784)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        runs = []
+        for _ in range(5):
+            images, _ = decode(decoders, latents, entries)
+            weights = [weight for decoder in decoders for weight in decoder.parameters()]
+            runs.append(torch.autograd.grad(images, weights, cotangents))
+    finally:
+        torch.set_num_threads(threads)
+    for run in runs[1:]:
+        assert all(map(torch.equal, run, runs[0]))
+
+
 def test_a_codebook_is_drawn_from_other_images_than_those_left_out() -> None:
     # Each image has a latent of its own, and no noise to hide it.
     posterior = Posterior(torch.arange(20.0)[:, None], torch.full((20, 1), -torch.inf))
@@ -359,7 +379,7 @@ def train_from_nothing(
 def test_a_model_trained_from_nothing_is_stored_with_what_it_was_trained_for(
     binary: bool, digits: tuple[Tensor, Tensor], progress: Progress, tmp_path: Path
 ) -> None:
-    model = train_from_nothing(digits, tmp_path / "model", progress, binary=binary)
+    model = train_from_nothing(digits, tmp_path / "model", progress, binary=binary, seed=3)
     loaded = absynth.load(tmp_path / "model")
     assert isinstance(loaded, Binarized) == binary
     assert torch.equal(loaded(digits[0]), model(digits[0]))
@@ -367,6 +387,7 @@ def test_a_model_trained_from_nothing_is_stored_with_what_it_was_trained_for(
     assert bool((certificate.radius > 0).any())
     stored = json.loads((tmp_path / "model" / "config.json").read_text())["training"]
     assert stored["explaining"]["hidden"] == [20, 12]
+    assert stored["explaining"]["seed"] == stored["seed"] == 3
     assert len(stored["explaining"]["final_loss"]) == 3
     assert stored["trained_on"] == 72
     assert stored["validation"]["images"] == 18
@@ -390,5 +411,7 @@ def test_training_from_nothing_goes_on_where_it_was(
 def test_settings_that_make_no_sense_are_refused() -> None:
     with pytest.raises(AbsynthError, match="at least 1 of everything"):
         CertifiedSettings(images=0)
+    with pytest.raises(AbsynthError, match="but rounds and copies"):
+        CertifiedSettings(copies=-1)
     with pytest.raises(AbsynthError, match="above 0"):
         CertifiedSettings(target=0.0)
