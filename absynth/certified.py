@@ -20,13 +20,14 @@ of fully connected layers, and their latents come from bent copies of the traini
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -118,21 +119,21 @@ class CertifiedSettings:
         seed: Of every draw.
     """
 
-    rounds: int = 60
+    rounds: int = 80
     images: int = 6000
     compared: int = 16000
     rivals: int = 4
     own: int = 4
     batch_size: int = 100
-    learning_rate: float = 5e-4
-    target: float = 2.0
+    learning_rate: float = 6e-4
+    target: float = 2.1
     sharpness: float = 4.0
-    target_weight: float = 1.0
+    target_weight: float = 0.6
     safety: float = 0.4
     safety_sharpness: float = 8.0
     binary: bool = False
     reach: float = 0.0
-    closeness: float = 0.01
+    closeness: float = 0.006
     copies: int = 5
     seed: int = 0
 
@@ -160,17 +161,15 @@ CERTIFIED = CertifiedSettings()
 """For the largest radii."""
 
 CERTIFIED_BINARY = CertifiedSettings(
-    images=8000,
-    compared=4000,
-    rivals=6,
-    learning_rate=3e-4,
+    learning_rate=4e-4,
     target=16.0,
     sharpness=0.5,
+    target_weight=0.5,
     safety=2.0,
     safety_sharpness=2.0,
     binary=True,
     reach=0.3,
-    closeness=0.05,
+    closeness=0.025,
 )
 """For the largest radii in L0 and Linf behind a threshold."""
 
@@ -182,6 +181,7 @@ DECIDING = CertifiedSettings(
     learning_rate=2e-4,
     target=1.5,
     target_weight=0.15,
+    closeness=0.01,
     safety=0.5,
     safety_sharpness=6.0,
     copies=0,
@@ -475,6 +475,40 @@ def _round(
         ]
     prototypes, offsets = (torch.cat(parts).unflatten(0, shape) for parts in zip(*pieces, strict=True))
     pairs = mine(changed, truth, prototypes, offsets, rivals=settings.rivals, own=settings.own, basis=basis)
+    return learn(
+        pairs,
+        changed,
+        partial(decode, decoders, part),
+        settings,
+        optimizer,
+        generator,
+        flipped if settings.reach else None,
+    )
+
+
+def learn(
+    pairs: Pairs,
+    images: Float[Tensor, "batch pixel"],
+    make: Callable[[Int64[Tensor, "some"]], tuple[Float[Tensor, "some pixel"], Float[Tensor, "some"]]],
+    settings: CertifiedSettings,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+    flipped: Bool[Tensor, "batch pixel"] | None = None,
+) -> float:
+    """One pass over the pairs of those images that are not beyond the target yet, a batch a step.
+
+    Args:
+        pairs: Mined among these images.
+        images: Flattened.
+        make: The images and offsets of entries of the codebook, differentiably.
+        settings: What is asked for.
+        optimizer: Of what the codebook is made from.
+        generator: Source of the order.
+        flipped: For binary input, the pixels that the decision is to stand without.
+
+    Returns:
+        The mean of what the pairs are short of the target.
+    """
     # n flips are √n away in L2.
     most = math.sqrt(settings.target) if settings.binary else settings.target
     near = (pairs.distance < most).nonzero()[:, 0]
@@ -485,9 +519,9 @@ def _round(
         return 0.0
     total = 0.0
     for rows in near[torch.randperm(len(near), generator=generator)].split(settings.batch_size):
-        batch = changed[pairs.image[rows]][:, None]
+        batch = images[pairs.image[rows]][:, None]
         entries = torch.stack([pairs.own[rows], pairs.rival[rows]])
-        made, energy = decode(decoders, part, entries.flatten())
+        made, energy = make(entries.flatten())
         own, rival = made.view(*entries.shape, -1)
         own_score, rival_score = (batch - torch.stack([own, rival])).square().sum(-1) + energy.view_as(
             entries
@@ -496,7 +530,7 @@ def _round(
         distance = (flip_distance if settings.binary else box_distance)(batch, own, rival, margin)
         missing = shortfall(distance, settings.target, settings.sharpness)
         unsafe = shortfall(distance, settings.safety, settings.safety_sharpness)
-        if settings.reach:
+        if flipped is not None:
             given = flipped[pairs.image[rows]][:, None].to(batch.dtype)
             spared = flip_distance(batch, own, rival, margin, given)
             unsafe = unsafe + shortfall(spared, settings.safety, settings.safety_sharpness)

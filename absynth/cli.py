@@ -151,6 +151,16 @@ def train(
         raise AbsynthError(
             f"Only the recipe 'abs' trains on a cluster; for '{model}' leave --engine and its options out."
         )
+    _refuse_unused(
+        model,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        augment=augment,
+        emphasis=emphasis,
+        rounds=rounds,
+        start=start,
+    )
     if model not in ("codebook-abs", *certified) and (prototypes is not None or target is not None):
         raise AbsynthError(f"The recipe '{model}' takes no prototypes and no target; leave them out.")
     if threads is not None:
@@ -208,6 +218,25 @@ def train(
     if found := read_config(out)["training"].get("validation"):
         print(f"validation accuracy {found['accuracy']:.1%} ({found['images']} images held out)")
     print(out)
+
+
+OF_VAES = ("augment", "emphasis", "start")
+UNUSED = {
+    "binary-abs": ("epochs", "batch_size", "learning_rate", "rounds", *OF_VAES),
+    "codebook-abs": ("epochs", *OF_VAES),
+    "certified-abs": OF_VAES,
+    "certified-binary-abs": OF_VAES,
+}
+"""Options of ``train`` that a recipe has no use for."""
+
+
+def _refuse_unused(model: str, **options: object) -> None:
+    """Sees that nothing was asked for that a recipe would not do."""
+    for name in UNUSED.get(model, ()):
+        if options[name] is not None:
+            raise AbsynthError(
+                f"The recipe '{model}' has no use for --{name.replace('_', '-')}; leave it out."
+            )
 
 
 def _derivation(

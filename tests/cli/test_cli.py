@@ -122,6 +122,13 @@ def test_mistakes_end_with_one_line(pictures, tmp_path):
     assert "There is no recipe" in unknown
     assert "madry" in unknown
     assert "trains no VAEs" in fails("train", "madry", "--emphasis", "1", "--out", str(tmp_path / "m"))
+    for words in (
+        ("codebook-abs", "--epochs", "3"),
+        ("binary-abs", "--batch-size", "3"),
+        ("certified-abs", "--emphasis", "1"),
+        ("certified-binary-abs", "--start", "abs"),
+    ):
+        assert f"has no use for {words[1]}" in fails("train", *words, "--out", str(tmp_path / "m"))
     assert "starts from nothing" in fails(
         "train", "madry", "--start", "abs", "--out", str(tmp_path / "m"), "--quiet"
     )

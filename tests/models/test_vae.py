@@ -142,6 +142,20 @@ def test_fully_connected_layers_take_the_place_of_the_convolutions() -> None:
     assert decoder.folded() is decoder
 
 
+def test_fully_connected_layers_keep_the_size_of_what_passes_through() -> None:
+    torch.manual_seed(0)
+    vae = VAE(hidden=(384, 384))
+    for module in vae.modules():
+        if isinstance(module, nn.Linear | nn.ConvTranspose2d):
+            inputs = module.in_features if isinstance(module, nn.Linear) else module.in_channels
+            assert float(module.weight.detach().std()) == pytest.approx(inputs**-0.5, rel=0.05)
+            assert module.bias is not None
+            assert not module.bias.any()
+    with torch.no_grad():
+        before = torch.logit(vae.decoder(torch.randn(200, 8)))
+    assert 0.3 < float(before.std()) < 1.2
+
+
 def test_a_fully_connected_decoder_has_the_same_derivatives_and_config() -> None:
     decoder = Decoder(3, image_size=(16, 20), hidden=(12,)).double()
     latents = torch.randn(1, 3, dtype=torch.float64)
