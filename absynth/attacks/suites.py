@@ -9,6 +9,7 @@ from absynth.attacks.base import Attack, AttackResult, check_batch
 from absynth.attacks.batch import choose
 from absynth.attacks.catalog import BUILDERS, SUITES
 from absynth.errors import AbsynthError
+from absynth.models.pretrained import device_of
 from absynth.norms import parse_norm
 from absynth.progress import Progress
 
@@ -109,7 +110,7 @@ def attack(
     check_batch(images, labels)
     if batch_size < 1:
         raise AbsynthError(f"The batch size is {batch_size}; it must be at least 1.")
-    home, device = images.device, _device(model, images)
+    home, device = images.device, device_of(model, images.device)
     batches = list(zip(images.to(device).split(batch_size), labels.to(device).split(batch_size), strict=True))
     task = None
     if progress is not None:
@@ -148,9 +149,3 @@ def closest(first: AttackResult, second: AttackResult) -> AttackResult:
         success=first.success | second.success,
         queries=first.queries + second.queries,
     )
-
-
-def _device(model: nn.Module, images: Tensor) -> torch.device:
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return images.device

@@ -17,13 +17,12 @@ from torch import Tensor, nn
 from absynth.attacks.gradient_estimation import EstimatedGradient
 from absynth.data.domain import DIGITS
 from absynth.errors import AbsynthError
-from absynth.evaluate.models import device_of
 from absynth.evaluate.tasks import weights_hash
 from absynth.files import atomic_path
 from absynth.inference.abs import ABS
 from absynth.inference.codebook import CodebookABS
 from absynth.inference.decision import probabilities
-from absynth.models.pretrained import domain_of
+from absynth.models.pretrained import device_of, domain_of
 from absynth.progress import Progress
 from absynth.shapes import Images
 from absynth.zoo import unwrap

@@ -17,6 +17,7 @@ from absynth.attacks.target import private_randomness
 from absynth.data.domain import DIGITS, Size
 from absynth.errors import AbsynthError
 from absynth.evaluate.tasks import weights_hash
+from absynth.models.pretrained import device_of
 from absynth.zoo import load, model_folder
 
 _PREFIX = "absynth_model_"
@@ -119,13 +120,6 @@ def identity(name: str, model: nn.Module) -> str:
         return weights
     path, function = found
     return hashlib.sha256(f"{weights} {function} ".encode() + _read(path)).hexdigest()
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where a model takes its images; the CPU if it has no tensors."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device("cpu")
 
 
 def _read(path: Path) -> bytes:

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from absynth.attacks.suites import find_attack
 from absynth.evaluate.data import read_for
 from absynth.evaluate.engine import Engine, Job, LocalEngine, run_jobs
-from absynth.evaluate.models import device_of, identity, load_classifier
+from absynth.evaluate.models import identity, load_classifier
 from absynth.evaluate.smallest import keep_smallest
 from absynth.evaluate.store import Record, ResultStore
 from absynth.evaluate.tasks import Preset, Task, choose_images, data_hash, plan
+from absynth.models.pretrained import device_of
 from absynth.progress import Progress
 
 BATCH_SIZE = 250

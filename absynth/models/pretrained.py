@@ -133,6 +133,13 @@ def domain_of(model: nn.Module) -> Domain | None:
     return model.domain if isinstance(model, PretrainedModel) else None
 
 
+def device_of(model: nn.Module, otherwise: torch.device | str = "cpu") -> torch.device:
+    """Where a model takes its images: where its tensors are, or ``otherwise`` if it has none."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device(otherwise)
+
+
 def register(model_type: _Model) -> _Model:
     """Class decorator: makes ``type_name`` known to :func:`build` and :func:`load_folder`."""
     _TYPES[model_type.type_name] = model_type

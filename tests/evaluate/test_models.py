@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from absynth.errors import AbsynthError
-from absynth.evaluate.models import check_name, device_of, find_function, identity, load_classifier
+from absynth.evaluate.models import check_name, find_function, identity, load_classifier
 from absynth.evaluate.tasks import weights_hash
 from absynth.models.cnn import CNN
+from absynth.models.pretrained import device_of
 
 GOOD = """
 import torch

@@ -13,9 +13,9 @@ from absynth.data import load_dataset
 from absynth.data.catalog import FASHION_MNIST
 from absynth.data.fetch import cache_folder
 from absynth.errors import AbsynthError
-from absynth.evaluate.models import device_of
 from absynth.evaluate.tasks import choose_images, weights_hash
 from absynth.inference.decision import probabilities
+from absynth.models.pretrained import device_of
 from absynth.report.drawing import Panel, Section, new_figure
 from absynth.shapes import Images
 
