@@ -119,7 +119,7 @@ class CertifiedSettings:
         seed: Of every draw.
     """
 
-    rounds: int = 80
+    rounds: int = 60
     images: int = 6000
     compared: int = 16000
     rivals: int = 4
