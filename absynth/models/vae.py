@@ -101,8 +101,8 @@ def check_image_size(images: Tensor, size: Size) -> None:
 def initialize(layers: nn.Module) -> None:
     """Random weights that keep the size of what passes through fully connected layers (LeCun et al. 1998).
 
-    PyTorch's own are a third as large, and with them the VAE leaves some latents unused: the losses of images
-    of MNIST that it has not seen are then a sixth larger.
+    PyTorch's own scale a transposed convolution by its outputs: between 8 latents and 384 units they are
+    twelve times smaller, and a VAE that starts from them may leave latents unused for good.
 
     Args:
         layers: Linear ones and transposed convolutions of one pixel; others stay as they are.
