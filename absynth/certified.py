@@ -461,7 +461,7 @@ def _round(
     changed = torch.cat(
         [perturbation(images[rows], generator) for rows in chosen.split(BENT_AT_ONCE)]
     ).flatten(1)
-    flipped = (changed - 0.5).abs() <= settings.reach
+    flipped = (changed - 0.5).abs() <= settings.reach if settings.reach else None
     if settings.binary:
         changed = binarize(changed)
     truth = labels[chosen]
@@ -482,7 +482,7 @@ def _round(
         settings,
         optimizer,
         generator,
-        flipped if settings.reach else None,
+        flipped,
     )
 
 
