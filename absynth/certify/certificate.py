@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, overload
 
 import torch
@@ -10,13 +11,14 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from absynth.certify.arguments import check_images, check_labels
-from absynth.certify.codebook import find_prototypes, read_codebook
+from absynth.certify.codebook import Codebook, find_prototypes, read_codebook
 from absynth.certify.exact import Solver
 from absynth.certify.growth import LEVELS, diameter, growth_within, reach
 from absynth.certify.halfspace import whole
 from absynth.certify.paper import WARNING, paper_certificate
 from absynth.certify.search import Batch, Search, exact_scores, lengths_from, scan
 from absynth.errors import AbsynthError
+from absynth.memory import at_once
 from absynth.norms import Norm, parse_norm
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels
@@ -26,6 +28,12 @@ GAP = 1e-3
 
 STRICTLY = 1 - 2.0**-40
 """Turns the distance of the nearest point that might be decided otherwise into a ball that leaves it out."""
+
+BATCH_SIZE = 64
+"""Images compared with all prototypes together, unless the memory holds fewer."""
+
+BYTES_A_COMPARISON = 32
+"""Of memory for each image and prototype: scores, lengths, margins, bounds and what is computed from them."""
 
 SOLVED_WITHIN = 1.1
 """How much larger than the first bound the exact radius may be without being cut."""
@@ -90,28 +98,32 @@ class _LookedAt:
     Attributes:
         images: Flat.
         prediction: The model's decisions.
-        batches: By class and rows; None if there are too many images to keep them.
+        keep: Whether there are few enough images to keep all that is compared; else the last of it is kept.
+        batches: By class and rows.
     """
 
     images: Float[Tensor, "batch pixel"]
     prediction: Int64[Tensor, "batch"]
-    batches: dict[tuple[int, ...], Batch] | None
+    keep: bool
+    batches: dict[tuple[int, ...], Batch] = field(default_factory=dict)
 
     def batch(self, search: Search, rows: Int64[Tensor, "some"]) -> Batch:
         """Some images of the search's class, compared with its prototypes as far as its norm needs."""
         key = (search.label, *rows.tolist())
-        batch = None if self.batches is None else self.batches.get(key)
+        batch = self.batches.get(key)
         if batch is None:
+            if not self.keep:
+                # Before the next is made, so that there is never memory for both.
+                self.batches.clear()
             batch = scan(search.codebook, self.images[rows], search.label)
         if search.by_length and batch.length is None:
             batch = replace(batch, length=lengths_from(search.codebook, batch.own_rows[:, 0]))
-        if self.batches is not None:
-            self.batches[key] = batch
+        self.batches[key] = batch
         return batch
 
 
 class _Found(NamedTuple):
-    """The results for some images of one class."""
+    """The results for some images, or for all of them."""
 
     radius: Tensor
     gap: Tensor
@@ -133,7 +145,7 @@ def certify(
     labels: Tensor,
     norm: str = "l2",
     exact: bool = False,
-    batch_size: int = 64,
+    batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> Certificate:
     """Proves how far each image can be changed without changing the model's decision.
@@ -149,7 +161,7 @@ def certify(
         exact: Also find the smallest adversarials, which shows how tight the radii are. For L0, and behind
             the threshold, that is a combinatorial problem: the answer is then the bound, with a warning and
             ``exact=False``.
-        batch_size: Images certified together; 64 take about 1 GB with 80,000 prototypes.
+        batch_size: Images certified together, if the memory holds so many (:mod:`absynth.memory`).
         progress: Display to report to.
 
     Raises:
@@ -180,14 +192,13 @@ class Certifier:
         self.codebook = None if found is None else read_codebook(*found)
         self._looked_at: _LookedAt | None = None
 
-    @torch.no_grad()
     def certify(
         self,
         images: Tensor,
         labels: Tensor,
         norm: str = "l2",
         exact: bool = False,
-        batch_size: int = 64,
+        batch_size: int = BATCH_SIZE,
         progress: Progress | None = None,
     ) -> Certificate:
         """What :func:`certify` returns, which has the arguments in full.
@@ -195,18 +206,37 @@ class Certifier:
         Raises:
             AbsynthError: If the arguments are wrong.
         """
-        model, codebook, chosen = self.model, self.codebook, parse_norm(norm)
+        return self.certify_in(images, labels, (norm,), exact, batch_size, progress)[0]
+
+    @torch.no_grad()
+    def certify_in(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        norms: Sequence[str],
+        exact: bool = False,
+        batch_size: int = BATCH_SIZE,
+        progress: Progress | None = None,
+    ) -> list[Certificate]:
+        """The certificates of the same images in several norms, each as :func:`certify` gives it.
+
+        The images are compared with the prototypes once for all of them.
+
+        Raises:
+            AbsynthError: If the arguments are wrong.
+        """
+        model, codebook, chosen = self.model, self.codebook, [parse_norm(norm) for norm in norms]
         check_images(images, labels)
         if codebook is None:
-            return _estimate(model, images, labels, chosen, batch_size)
+            return [_estimate(model, images, labels, norm, batch_size) for norm in chosen]
         if images[0].numel() != codebook.pixels:
             raise AbsynthError(
                 f"The images have {images[0].numel()} pixels each; the model's have {codebook.pixels}."
             )
         check_labels(labels, codebook.classes)
-        solvable = exact and not codebook.binary and chosen != "l0"
         device = codebook.images.device
         flat = images.to(device).flatten(1)
+        batch_size = at_once(BYTES_A_COMPARISON * len(codebook.images), batch_size)
         looked_at = self._look_at(flat, images.shape[1:], batch_size)
         prediction = looked_at.prediction
 
@@ -214,36 +244,30 @@ class Certifier:
             result: Tensor = model(candidates.unflatten(1, images.shape[1:])).argmax(dim=1)
             return result
 
-        radius = torch.zeros(len(images), dtype=torch.float64, device=device)
-        gap, adversarials = torch.zeros_like(radius), flat.clone()
+        zero = torch.zeros(len(images), dtype=torch.float64, device=device)
+        found = [_Found(zero.clone(), zero.clone(), flat.clone()) for _ in chosen]
         correct = prediction == labels.to(device)
-        task = progress.add_task(f"certify {chosen}", total=len(images), note="") if progress else None
-        if progress and task is not None:
-            progress.advance(task, int((~correct).sum()))
+        shown = progress or Progress(disable=True)
+        tasks = [shown.add_task(f"certify {norm}", total=len(images), note="") for norm in chosen]
+        for task in tasks:
+            shown.advance(task, int((~correct).sum()))
         for label in range(codebook.classes):
+            searches = [Search(codebook, label, norm, images.shape[1]) for norm in chosen]
+            solvers = [
+                Solver(search, predict) if _solvable(codebook, search.norm, exact) else None
+                for search in searches
+            ]
             rows = (correct & (prediction == label)).nonzero()[:, 0]
-            if len(rows) == 0:
-                continue
-            search = Search(codebook, label, chosen, images.shape[1])
-            solver = Solver(search, predict) if solvable else None
-            for some in rows.split(batch_size):
-                result = _certify_class(search, solver, looked_at.batch(search, some))
-                radius[some], gap[some], adversarials[some] = result
-                if progress and task is not None:
-                    progress.advance(task, len(some))
-        home = images.device
-        return Certificate(
-            chosen,
-            radius.to(home),
-            prediction.to(home),
-            "polytope" if solvable else "pairwise",
-            solvable,
-            BINARY_RULE if codebook.binary else GREY_RULE,
-            BOUND_ONLY if exact and not solvable else None,
-            gap.to(home) if solvable else None,
-            adversarials.view_as(images).to(home) if solvable else None,
-            is_closed(gap, radius).to(home) if solvable else None,
-        )
+            for some in rows.split(batch_size) if len(rows) else ():
+                for number, (search, solver) in enumerate(zip(searches, solvers, strict=True)):
+                    result = _certify_class(search, solver, looked_at.batch(search, some))
+                    for values, new in zip(found[number], result, strict=True):
+                        values[some] = new
+                    shown.advance(tasks[number], len(some))
+        return [
+            _finish(norm, codebook, prediction, one, exact, images)
+            for norm, one in zip(chosen, found, strict=True)
+        ]
 
     def _look_at(self, flat: Float[Tensor, "batch pixel"], shape: torch.Size, batch_size: int) -> _LookedAt:
         """What is known of some images already, or the start of it."""
@@ -255,9 +279,39 @@ class Certifier:
         parts = flat.unflatten(1, shape).split(batch_size)
         prediction = torch.cat([self.model(part).argmax(dim=1) for part in parts])
         if len(parts) > 1:
-            return _LookedAt(flat, prediction, None)
-        self._looked_at = _LookedAt(flat.clone(), prediction, {})
+            return _LookedAt(flat, prediction, keep=False)
+        self._looked_at = _LookedAt(flat.clone(), prediction, keep=True)
         return self._looked_at
+
+
+def _solvable(codebook: Codebook, norm: Norm, exact: bool) -> bool:
+    """Whether the exact radius is asked for and is no combinatorial problem."""
+    return exact and not codebook.binary and norm != "l0"
+
+
+def _finish(
+    norm: Norm,
+    codebook: Codebook,
+    prediction: Int64[Tensor, "batch"],
+    found: _Found,
+    exact: bool,
+    images: Images,
+) -> Certificate:
+    """The certificate of what was found, where the images are."""
+    solvable, home = _solvable(codebook, norm, exact), images.device
+    radius, gap, adversarials = found
+    return Certificate(
+        norm,
+        radius.to(home),
+        prediction.to(home),
+        "polytope" if solvable else "pairwise",
+        solvable,
+        BINARY_RULE if codebook.binary else GREY_RULE,
+        BOUND_ONLY if exact and not solvable else None,
+        gap.to(home) if solvable else None,
+        adversarials.view_as(images).to(home) if solvable else None,
+        is_closed(gap, radius).to(home) if solvable else None,
+    )
 
 
 def _estimate(model: nn.Module, images: Images, labels: Labels, norm: Norm, batch_size: int) -> Certificate:

@@ -15,8 +15,8 @@ from absynth.models.cnn import Binarized
 from absynth.models.prototypes import PrototypeClassifier, loss_roundings
 from absynth.rounding import score_error
 
-ROWS_AT_ONCE = 8192
-"""Prototypes converted to float64 at a time."""
+ROWS_AT_ONCE = 512
+"""Prototypes converted to float64 at a time: few enough to stay in a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ def read_codebook(model: PrototypeClassifier, binary: bool) -> Codebook:
     offsets = stored.offsets[present]
     if len(images) == 0:
         raise AbsynthError("The model has no prototypes; train it or load its weights first.")
-    if not (bool(offsets.isfinite().all()) and bool(((images >= 0) & (images <= 1)).all())):
+    darkest, lightest = images.aminmax()
+    if not (bool(offsets.isfinite().all()) and bool(darkest >= 0) and bool(lightest <= 1)):
         raise AbsynthError(
             "The model has prototypes outside [0, 1] or offsets that are not finite; certify another."
         )

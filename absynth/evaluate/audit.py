@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from absynth.attacks import suite_attacks
 from absynth.certify.codebook import find_prototypes
 from absynth.errors import AbsynthError
-from absynth.evaluate.certification import SHARD, certify_images, radii
+from absynth.evaluate.certification import certify_images, radii
 from absynth.evaluate.data import read_for
 from absynth.evaluate.runner import run_benchmark
 from absynth.evaluate.store import ResultStore
@@ -24,6 +24,9 @@ from absynth.norms import Norm
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels
 from absynth.zoo import load
+
+ATTACKED_AT_ONCE = 250
+"""Images of a piece of the attacks."""
 
 ROUNDING = 2.0**-25
 """How far the rounding of a pixel in [0, 1] to float32 can move it; points stay that far inside the ball."""
@@ -242,7 +245,7 @@ def audit(
         },
         images=count,
         clean_images=count,
-        shard=SHARD,
+        shard=ATTACKED_AT_ONCE,
         dataset=dataset,
         seed=seed,
     )

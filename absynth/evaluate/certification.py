@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from absynth.certify import certify
+from absynth.certify import Certifier
 from absynth.errors import AbsynthError, first_line
 from absynth.evaluate.engine import Engine, Job, LocalEngine, run_jobs
 from absynth.evaluate.tasks import data_hash, weights_hash
@@ -26,7 +26,9 @@ from absynth.norms import NORMS, Norm
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels
 
-SHARD = 250
+SHARD = 500
+"""Images of a piece, which are compared with the prototypes once for all norms."""
+
 FORMATS = (".parquet", ".csv", ".json")
 SCHEMA = pa.schema(
     [
@@ -103,54 +105,63 @@ def certify_images(
     engine = engine or LocalEngine()
     shared = engine.share(model)
     bar = progress.add_task("certify", total=len(indices) * len(norms), note="")
-    pieces: dict[Path, list[int]] = {}
+    pieces: dict[tuple[Norm, Path], list[int]] = {}
 
-    def finish(path: Path, piece: list[CertificateRecord], _: float) -> None:
-        with atomic_path(path) as temporary:
-            pq.write_table(to_table(piece), temporary, write_page_checksum=True)
-        progress.advance(bar, len(piece))
+    def finish(paths: Sequence[Path], piece: Sequence[list[CertificateRecord]], _: float) -> None:
+        for path, records in zip(paths, piece, strict=True):
+            with atomic_path(path) as temporary:
+                pq.write_table(to_table(records), temporary, write_page_checksum=True)
+            progress.advance(bar, len(records))
 
     def jobs() -> Iterator[Job]:
-        for norm in norms:
-            for start in range(0, len(indices), SHARD):
-                rows = list(indices[start : start + SHARD])
-                chosen = images[rows], labels[rows]
-                identity = json.dumps([weights, norm, exact, rows, data_hash(*chosen)])
+        for start in range(0, len(indices), SHARD):
+            rows = list(indices[start : start + SHARD])
+            chosen = images[rows], labels[rows]
+            data = data_hash(*chosen)
+            missing: dict[Norm, Path] = {}
+            for norm in norms:
+                identity = json.dumps([weights, norm, exact, rows, data])
                 path = parts / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.parquet"
-                pieces[path] = rows
+                pieces[norm, path] = rows
                 if path.exists():
                     progress.advance(bar, len(rows))
-                    continue
-                arguments = (*chosen, rows, norm, exact)
-                yield Job(
-                    f"{norm}, images {start} on", _certify_piece, shared, arguments, partial(finish, path)
-                )
+                else:
+                    missing[norm] = path
+            if missing:
+                arguments = (*chosen, rows, list(missing), exact)
+                ending = partial(finish, list(missing.values()))
+                yield Job(f"images {start} on", _certify_piece, shared, arguments, ending)
 
     run_jobs(engine, jobs(), progress, bar)
     advice = "delete it to certify these images again"
-    found = {path: read_certificate_file(path, advice) for path in pieces}
-    for path, rows in pieces.items():
-        if [record.index for record in found[path]] != rows:
+    records = []
+    for (_, path), rows in sorted(pieces.items(), key=lambda piece: norms.index(piece[0][0])):
+        found = read_certificate_file(path, advice)
+        if [record.index for record in found] != rows:
             raise AbsynthError(f"The certificates {path} are for other images; {advice}.")
-    return [record for records in found.values() for record in records]
+        records += found
+    return records
 
 
 def _certify_piece(
-    model: nn.Module, images: Images, labels: Labels, rows: Sequence[int], norm: Norm, exact: bool
-) -> list[CertificateRecord]:
-    certificate = certify(model, images, labels, norm=norm, exact=exact)
+    model: nn.Module, images: Images, labels: Labels, rows: Sequence[int], norms: Sequence[Norm], exact: bool
+) -> list[list[CertificateRecord]]:
+    """The records of some images in each norm."""
     return [
-        CertificateRecord(
-            index=index,
-            label=int(labels[row]),
-            prediction=int(certificate.prediction[row]),
-            norm=norm,
-            radius=float(certificate.radius[row]),
-            method=certificate.method,
-            exact=certificate.exact,
-            gap=None if certificate.gap is None else float(certificate.gap[row]),
-        )
-        for row, index in enumerate(rows)
+        [
+            CertificateRecord(
+                index=index,
+                label=int(labels[row]),
+                prediction=int(certificate.prediction[row]),
+                norm=certificate.norm,
+                radius=float(certificate.radius[row]),
+                method=certificate.method,
+                exact=certificate.exact,
+                gap=None if certificate.gap is None else float(certificate.gap[row]),
+            )
+            for row, index in enumerate(rows)
+        ]
+        for certificate in Certifier(model).certify_in(images, labels, norms, exact)
     ]
 
 

@@ -120,6 +120,36 @@ def test_images_asked_about_again_are_not_scanned_again(
         assert torch.equal(certifier.certify(images, wanted, "l2").radius, expected)
 
 
+@pytest.mark.parametrize("batch_size", [2, 64])
+def test_several_norms_share_one_comparison_and_say_the_same(
+    model: Any, images: Tensor, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = model(images).argmax(1)
+    expected = [certify(model, images, labels, norm, exact=True) for norm in NORMS]
+    scanned: list[int] = []
+
+    def counting(codebook: Any, image: Tensor, label: int) -> Any:
+        scanned.append(len(image))
+        return search.scan(codebook, image, label)
+
+    monkeypatch.setattr(certificate, "scan", counting)
+    found = Certifier(model).certify_in(images, labels, NORMS, exact=True, batch_size=batch_size)
+    assert sum(scanned) == len(images)
+    assert max(scanned) <= batch_size
+    for one, other in zip(found, expected, strict=True):
+        assert (one.norm, one.method, one.exact) == (other.norm, other.method, other.exact)
+        assert torch.equal(one.radius, other.radius)
+
+
+def test_fewer_images_are_compared_at_once_where_memory_is_short(
+    model: Any, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = model(images).argmax(1)
+    expected = certify(model, images, labels, "linf").radius
+    monkeypatch.setattr(certificate, "at_once", lambda size, most: 1)
+    assert torch.equal(certify(model, images, labels, "linf").radius, expected)
+
+
 @pytest.mark.parametrize("norm", ["l1", "l0"])
 def test_what_another_norm_left_behind_changes_no_bound(model: Any, images: Tensor, norm: Norm) -> None:
     found = find_prototypes(model)
