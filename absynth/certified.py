@@ -55,8 +55,8 @@ from absynth.recipes import (
 from absynth.shapes import Images, Labels
 from absynth.training import Perturbation, Run, TrainingSettings, bend, distort, fingerprint, train_vaes
 
-SCORES_AT_ONCE = 2**22
-"""Of images and all prototypes, computed together (16 MiB)."""
+SCORES_AT_ONCE = 2**21
+"""Of images and the prototypes of one class, computed together (8 MiB)."""
 
 BENT_AT_ONCE = 2000
 """Images changed and encoded together."""
@@ -93,6 +93,17 @@ MOST_FLIPS = 40
 
 LEAST_GAIN = 0.05
 """Of a flip, where the number of flips that are missing is estimated from it."""
+
+Distance = Callable[
+    [
+        Float[Tensor, "batch 1 pixel"],
+        Float[Tensor, "batch pair pixel"],
+        Float[Tensor, "batch pair pixel"],
+        Float[Tensor, "batch pair"],
+    ],
+    Float[Tensor, "batch pair"],
+]
+"""How far images are from where rivals beat own prototypes, by images, own, rivals and margins."""
 
 
 @dataclass(frozen=True)
@@ -309,24 +320,33 @@ def mine(
         own: How many own prototypes may be chosen from.
         basis: Orthonormal axes along which images and prototypes are compared.
     """
-    count = prototypes.shape[1]
-    flat, offsets = prototypes.flatten(0, 1), offsets.flatten()
-    squares = flat.square().sum(1)
+    classes, count = offsets.shape
+    flat, squares = prototypes.flatten(0, 1), prototypes.square().sum(2)
     energies = squares + offsets
-    coordinates, looked_for = flat @ basis, images @ basis
-    together = max(1, SCORES_AT_ONCE // len(flat))
+    offsets = offsets.flatten()
+    coordinates, looked_for = prototypes @ basis, images @ basis
     found = []
     for label in labels.unique().tolist():
-        members = slice(label * count, (label + 1) * count)
-        for rows in (labels == label).nonzero()[:, 0].split(together):
-            scores = torch.addmm(energies, looked_for[rows], coordinates.T, alpha=-2)
-            own_scores, nearest = scores[:, members].topk(min(own, count), largest=False)
-            nearest = nearest + members.start
+        for rows in (labels == label).nonzero()[:, 0].split(max(1, SCORES_AT_ONCE // count)):
+            some = looked_for[rows]
+            scores = torch.addmm(energies[label], some, coordinates[label].T, alpha=-2)
+            own_scores, nearest = scores.topk(min(own, count), largest=False)
             first = nearest[:, 0]
-            squared = torch.addmm(squares, coordinates[first], coordinates.T, alpha=-2) + squares[first, None]
-            heights = (scores - own_scores[:, :1]) * squared.clamp(min=1e-3).rsqrt()
-            heights[:, members] = torch.inf
-            rival = heights.topk(rivals, largest=False).indices
+            heights, candidates = [], []
+            for other in range(classes):
+                if other == label:
+                    continue
+                scores = torch.addmm(energies[other], some, coordinates[other].T, alpha=-2)
+                squared = torch.addmm(
+                    squares[other], coordinates[label, first], coordinates[other].T, alpha=-2
+                ).add_(squares[label, first][:, None])
+                lengths = squared.clamp_(min=1e-3).rsqrt_()
+                best = scores.sub_(own_scores[:, :1]).mul_(lengths).topk(min(rivals, count), largest=False)
+                heights.append(best.values)
+                candidates.append(best.indices + other * count)
+            chosen = torch.cat(heights, dim=1).topk(rivals, largest=False).indices
+            rival = torch.cat(candidates, dim=1).gather(1, chosen)
+            nearest = nearest + label * count
             lengths = torch.cdist(flat[rival], flat[nearest])
             own_exact, rival_exact = (
                 (images[rows, None] - flat[entries]).square().sum(-1) + offsets[entries]
@@ -483,6 +503,7 @@ def _round(
         optimizer,
         generator,
         flipped,
+        distance=flip_distance if settings.binary else box_distance,
     )
 
 
@@ -494,6 +515,8 @@ def learn(
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
     flipped: Bool[Tensor, "batch pixel"] | None = None,
+    *,
+    distance: Distance,
 ) -> float:
     """One pass over the pairs of those images that are not beyond the target yet, a batch a step.
 
@@ -505,6 +528,7 @@ def learn(
         optimizer: Of what the codebook is made from.
         generator: Source of the order.
         flipped: For binary input, the pixels that the decision is to stand without.
+        distance: What measures the pairs, differentiably.
 
     Returns:
         The mean of what the pairs are short of the target.
@@ -527,9 +551,9 @@ def learn(
             entries
         )
         margin = rival_score - own_score
-        distance = (flip_distance if settings.binary else box_distance)(batch, own, rival, margin)
-        missing = shortfall(distance, settings.target, settings.sharpness)
-        unsafe = shortfall(distance, settings.safety, settings.safety_sharpness)
+        distances = distance(batch, own, rival, margin)
+        missing = shortfall(distances, settings.target, settings.sharpness)
+        unsafe = shortfall(distances, settings.safety, settings.safety_sharpness)
         if flipped is not None:
             given = flipped[pairs.image[rows]][:, None].to(batch.dtype)
             spared = flip_distance(batch, own, rival, margin, given)
