@@ -22,8 +22,8 @@ from torch import Tensor
 from absynth.certify.halfspace import binary_image
 from absynth.norms import Norm
 
-ROWS_AT_ONCE = 4096
-"""Rivals of an image looked at together after the matrix product."""
+ROWS_AT_ONCE = 256
+"""Rivals of an image looked at together after the matrix product: few enough for a processor's cache."""
 
 
 CHORD_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -163,8 +163,9 @@ def safe_rivals(
         error = 4 * relative * float((rise_fee + fall_fee).sum() + spent[image])
         left = (~safe[image] & wanted[image]).nonzero()[:, 0]
         for entries in left.split(ROWS_AT_ONCE):
-            difference = rivals[entries] - own[image]
-            terms = torch.maximum(difference * rise - rise_fee, difference * fall - fall_fee)
+            difference = rivals[entries].sub_(own[image])
+            rising = (difference * rise).sub_(rise_fee)
+            terms = torch.maximum(rising, difference.mul_(fall).sub_(fall_fee), out=rising)
             gain = terms.clamp_(min=0).sum(1) + spent[image].float()
             safe[image, entries] = gain * (1 + 4 * relative) + error < margins[image, entries]
     return safe
