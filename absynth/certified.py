@@ -130,14 +130,14 @@ class CertifiedSettings:
         seed: Of every draw.
     """
 
-    rounds: int = 60
+    rounds: int = 120
     images: int = 6000
     compared: int = 16000
     rivals: int = 4
     own: int = 4
     batch_size: int = 100
     learning_rate: float = 6e-4
-    target: float = 2.1
+    target: float = 2.0
     sharpness: float = 4.0
     target_weight: float = 0.6
     safety: float = 0.4

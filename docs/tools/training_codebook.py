@@ -1,0 +1,192 @@
+"""A finished certified model: what the size of its codebook is worth, and what its decoders make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from training_figure import Sheet, save_sheet
+from training_study import Record, Study, clock, once
+
+import absynth
+from absynth.certified import certified_figures
+from absynth.certify import certify
+from absynth.errors import AbsynthError
+from absynth.inference import CodebookABS
+from absynth.models.confidence import logits_to_probabilities
+from absynth.progress import Progress
+from absynth.recipes import read_validation
+from absynth.shapes import Images
+from absynth.training import fingerprint
+from absynth.zoo import model_folder
+
+CODEBOOK_SIZES = (1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 50_000)
+"""Prototypes a class."""
+
+CERTIFIED_AT = (1.5, 1.58, 2.0)
+"""The sizes in L2 that the certified accuracy is measured at."""
+
+BATCH = 256
+"""Images classified together."""
+
+
+def load_held_out(model: str | Path, study: Study) -> CodebookABS:
+    """A finished codebook that was trained without the images that the study measures on.
+
+    Args:
+        model: Its folder, or a name that :func:`absynth.load` knows.
+        study: What is measured on.
+
+    Raises:
+        AbsynthError: If it is no codebook for grey images, or was trained on these images.
+    """
+    known = read_validation(model_folder(model))
+    if not bool(torch.isin(study.certified, known.split(study.labels)[1]).all()):
+        raise AbsynthError(
+            f"The model '{model}' was trained on images that are measured here; name one that was trained "
+            f"with a share of {study.validation.share:.4f} held out (seed {study.validation.seed})."
+        )
+    loaded = absynth.load(model)
+    if not isinstance(loaded, CodebookABS):
+        raise AbsynthError(f"The model '{model}' has no codebook of decoded latents for grey images.")
+    return loaded
+
+
+def measure_sizes(model: CodebookABS, study: Study, records: Path, progress: Progress) -> list[Record]:
+    """The records of a codebook's first latents, more and more of them, up to all that are stored.
+
+    The latents come in a random order, so that the first ones are a random choice. To have more than are
+    stored takes the encoders, which a finished model no longer has.
+
+    Args:
+        model: Finished; it loses its table of prototypes.
+        study: The images, and how many are measured.
+        records: Folder of the records.
+        progress: Where to show the measurements.
+    """
+    identity = fingerprint(model.latents, *model.decoders.state_dict().values())
+    stored = model.latents.shape[1]
+    rows = study.certified
+    images, labels = study.images[rows], study.labels[rows]
+    # The table of all would take memory beside those that are measured.
+    model.prototype_images = model.prototype_images[:, :0].clone()
+    model.projection = None
+
+    def measure(count: int) -> Record:
+        started = clock()
+        smaller = CodebookABS(
+            list(model.decoders),  # type: ignore[arg-type]
+            model.latents[:, :count],
+            model.biases,
+            model.alpha,
+        )
+        smaller.prepare()
+        decoded = clock()
+        with torch.no_grad():
+            smaller(images[:BATCH])
+            warm = clock()
+            for some in images.split(BATCH):
+                smaller(some)
+        classified = clock()
+        certificate = certify(smaller, images, labels, "l2", progress=progress)
+        certified = clock()
+        table = smaller.prototype_images.nbytes + smaller.prototype_offsets.nbytes
+        return {
+            "clean": float((certificate.prediction == labels).double().mean()),
+            "certified": {"images": len(rows), **certified_figures(certificate, CERTIFIED_AT)},
+            "decode_seconds": round(decoded - started, 3),
+            "classify_milliseconds": round(1000 * (classified - warm) / len(rows), 4),
+            "certify_milliseconds": round(1000 * (certified - classified) / len(rows), 4),
+            "bytes": table,
+        }
+
+    made = []
+    for count in (size for size in CODEBOOK_SIZES if size <= stored):
+        described = study.describe(model=identity, count=count)
+        path = records / f"{count}.json"
+        made.append(once(path, described, lambda count=count: measure(count)))  # type: ignore[misc]
+    return made
+
+
+@torch.no_grad()
+def confidences(model: CodebookABS, images: Images) -> Float[Tensor, "batch"]:
+    """The probability of the likeliest class."""
+    pieces = [logits_to_probabilities(model(some)).amax(1) for some in images.split(BATCH)]
+    return torch.cat(pieces)
+
+
+def permute(images: Images, generator: torch.Generator) -> Images:
+    """The images with their pixels in an order of its own each.
+
+    Args:
+        images: Shape (batch, channel, height, width).
+        generator: Source of the orders.
+    """
+    flat = images.flatten(1)
+    order = torch.rand(flat.shape, generator=generator).argsort(1)
+    return flat.gather(1, order).view_as(images)
+
+
+def measure_samples(model: CodebookABS, study: Study, records: Path, progress: Progress) -> Record:
+    """The record of a model's confidence on digits and on what is none; beside it, a sheet of what it makes.
+
+    Args:
+        model: Finished.
+        study: The images, and how many are measured.
+        records: Folder of the record and the sheet.
+        progress: Where to show that something is done.
+    """
+    rows = study.certified
+    images, labels = study.images[rows], study.labels[rows]
+    identity = fingerprint(model.latents, *model.decoders.state_dict().values())
+
+    def make() -> Record:
+        task = progress.add_task("confidence", total=3, note="")
+        generator = torch.Generator().manual_seed(0)
+        unlike = {
+            "digits": images,
+            "noise": torch.rand(images.shape, generator=generator),
+            "permuted": permute(images, generator),
+        }
+        found = {}
+        for name, some in unlike.items():
+            found[name] = confidences(model, some)
+            progress.advance(task)
+        first = torch.stack([(labels == label).nonzero()[0, 0] for label in range(study.classes)])
+        sheet = Sheet(
+            images[first],
+            own_prototypes(model, images[first]),
+            draw_samples(model, generator),
+            draw_samples(model, generator),
+            unlike["noise"][first],
+            unlike["permuted"][first],
+        )
+        save_sheet(sheet, records / "sheet.png")
+        return {
+            "images": len(rows),
+            "confidence": {name: float(some.mean()) for name, some in found.items()},
+            "largest_confidence": {name: float(some.max()) for name, some in found.items()},
+            "shown": {name: found[name][first].tolist() for name in ("noise", "permuted")},
+        }
+
+    path = records / "samples.json"
+    described = study.describe(model=identity, alpha=model.alpha)
+    if not (records / "sheet.png").exists():
+        path.unlink(missing_ok=True)
+    return once(path, described, make)
+
+
+@torch.no_grad()
+def own_prototypes(model: CodebookABS, images: Images) -> Images:
+    """The best prototype of its own class for each image, where the images are one of each class in turn."""
+    labels = torch.arange(len(images))
+    chosen = model.nearest(images)[labels, labels]
+    return model.prototype_images[labels, chosen].view_as(images)
+
+
+def draw_samples(model: CodebookABS, generator: torch.Generator) -> Images:
+    """An image of each class, decoded from a draw of N(0, I)."""
+    latents = torch.randn(len(model.decoders), 1, model.latents.shape[2], generator=generator)
+    return torch.cat([model.decode(label, own) for label, own in enumerate(latents)])

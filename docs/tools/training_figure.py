@@ -1,0 +1,101 @@
+"""Draws what a certified model makes, one column a class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from absynth.errors import AbsynthError
+from absynth.files import atomic_path
+from absynth.report.drawing import WIDTH, draw_image, drawing_style, finish_sheet, image_sheet
+from absynth.shapes import Images
+
+ROWS = ("held out", "best prototype", "sample", "sample", "noise", "pixels mixed")
+LEFT, BELOW = 1.6, 0.45
+"""Room for the rows' names, and beneath an image for its confidence, in images."""
+
+
+class Sheet(NamedTuple):
+    """One image a class of each kind.
+
+    Attributes:
+        digits: Held out.
+        prototypes: The best ones of their own class for these.
+        first: Decoded from draws of N(0, I).
+        second: Others.
+        noise: Of uniform pixels.
+        permuted: The digits with their pixels in another order.
+    """
+
+    digits: Images
+    prototypes: Images
+    first: Images
+    second: Images
+    noise: Images
+    permuted: Images
+
+
+def save_sheet(sheet: Sheet, path: Path) -> None:
+    """Writes a sheet as one grey picture, so that it can be drawn without the model."""
+    from matplotlib import image
+
+    rows = [torch.cat(list(images[:, 0]), dim=1) for images in sheet]
+    with atomic_path(path) as temporary:
+        image.imsave(temporary, torch.cat(rows).numpy(), cmap="gray", vmin=0, vmax=1)
+
+
+def read_sheet(path: Path, classes: int) -> Sheet:
+    """The sheet that :func:`save_sheet` wrote.
+
+    Raises:
+        AbsynthError: If it is missing or no such picture.
+    """
+    from matplotlib import image
+
+    try:
+        picture = torch.from_numpy(image.imread(path))[..., 0]
+        height, width = len(picture) // len(ROWS), picture.shape[1] // classes
+        tiles = picture.unflatten(0, (len(ROWS), height)).unflatten(2, (classes, width))
+    except (OSError, SyntaxError, ValueError, RuntimeError, IndexError):
+        raise AbsynthError(f"{path} is no sheet of samples; delete it and run the part 'samples'.") from None
+    return Sheet(*tiles.permute(0, 2, 1, 3)[:, :, None])
+
+
+def draw_samples(sheet: Sheet, noise: Sequence[float], permuted: Sequence[float], folder: Path) -> None:
+    """Writes certified-samples.svg and certified-samples.png.
+
+    Args:
+        sheet: What to draw.
+        noise: Confidence on each image of noise.
+        permuted: Confidence on each digit with its pixels in another order.
+        folder: Where to.
+    """
+    import matplotlib as mpl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = LEFT + len(sheet.digits)
+    with drawing_style(), mpl.rc_context({"svg.hashsalt": "absynth", "svg.fonttype": "path"}):
+        figure, axes = image_sheet(columns, len(ROWS) + 2 * BELOW, WIDTH)
+        top = 0.0
+        written: list[Sequence[float]] = [(), (), (), (), noise, permuted]
+        for name, images, numbers in zip(ROWS, sheet, written, strict=True):
+            axes.text(LEFT - 0.1, top + 0.5, name, ha="right", va="center", fontsize=7)
+            for place, picture in enumerate(_pictures(images)):
+                draw_image(axes, picture, LEFT + place, top)
+            for place, number in enumerate(numbers):
+                axes.text(LEFT + place + 0.5, top + 1.02, f"{number:.0%}", ha="center", va="top", fontsize=6)
+            top += 1 + (BELOW if numbers else 0)
+        finish_sheet(axes, columns, len(ROWS) + 2 * BELOW)
+        for suffix, options in (
+            ("svg", {"metadata": {"Date": None}}),
+            ("png", {"metadata": {"Software": None}, "dpi": 150}),
+        ):
+            figure.savefig(folder / f"certified-samples.{suffix}", facecolor="white", **options)
+
+
+def _pictures(images: Images) -> list[Tensor]:
+    return list(images[:, 0])

@@ -1,0 +1,341 @@
+"""What docs/tools tries and measures for the page on the training for certificates, on small images."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from absynth.certified import CertifiedSettings, train_for_certificates
+from absynth.data.split import Validation
+from absynth.errors import AbsynthError
+from absynth.inference import CodebookABS
+from absynth.models.vae import Decoder
+from absynth.progress import Progress
+from absynth.training import TrainingSettings, distort
+
+TOOLS = Path(__file__).parents[1] / "docs" / "tools"
+MODULES = ("study", "rounds", "variants", "ideas", "vaes", "nearest", "figure", "codebook", "page")
+SETTINGS = CertifiedSettings(
+    rounds=3, images=40, compared=30, batch_size=10, learning_rate=1e-3, rivals=3, copies=1
+)
+SIDE = 12
+
+
+@pytest.fixture
+def tools(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """The modules of docs/tools, which are found where their scripts lie."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+    yield SimpleNamespace(**{name: import_module(f"training_{name}") for name in MODULES})
+    for name in MODULES:
+        del sys.modules[f"training_{name}"]
+
+
+@pytest.fixture
+def bars() -> tuple[Tensor, Tensor]:
+    """Noisy images of three classes: a bar at the left, in the middle or at the right, of some height."""
+    labels = torch.arange(120) % 3
+    images = torch.zeros(120, 1, SIDE, SIDE)
+    for image, label, top in zip(images, labels.tolist(), torch.randint(1, 5, (120,)).tolist(), strict=True):
+        image[0, top : top + 6, 1 + 4 * label : 3 + 4 * label] = 0.8
+    return (images + 0.15 * torch.randn_like(images)).clamp(0, 1), labels
+
+
+@pytest.fixture
+def study(tools: SimpleNamespace, bars: tuple[Tensor, Tensor], tmp_path: Path) -> Any:
+    """Of these images, a few of which are held out."""
+    return tools.study.Study(
+        *bars,
+        tmp_path / "work",
+        settings=SETTINGS,
+        explaining=TrainingSettings(epochs=2, batch_size=10, learning_rate=2e-3, seed=0),
+        hidden=(16,),
+        prototypes=20,
+        measured=12,
+        validation=Validation(0.2),
+    )
+
+
+def test_what_is_measured_is_not_trained_on(study: Any, bars: tuple[Tensor, Tensor]) -> None:
+    trained, held_out = study.validation.split(bars[1])
+    assert torch.equal(study.trained[0], bars[0][trained])
+    assert len(study.certified.unique()) == 12
+    assert set(study.certified.tolist()) <= set(held_out.tolist())
+
+
+def test_the_rounds_are_those_of_the_package(
+    tools: SimpleNamespace, study: Any, progress: Progress, tmp_path: Path
+) -> None:
+    start = study.start(progress)
+    ours, theirs = start.decoders(), start.decoders()
+    history = tools.variants.rounds(study, SETTINGS, progress, tools.rounds.Decoded(ours, 3), [start])
+    expected = train_for_certificates(
+        theirs,
+        start.posterior,
+        *study.trained,
+        replace(SETTINGS, compared=20),
+        checkpoint=tmp_path / "certified.pt",
+        progress=progress,
+        perturbation=distort,
+    )
+    assert history == expected
+    assert len(history) == 3
+    for mine, other in zip(nn.ModuleList(ours).parameters(), nn.ModuleList(theirs).parameters(), strict=True):
+        assert torch.equal(mine, other)
+    untouched = start.decoders()[0].state_dict()
+    assert not torch.equal(untouched["layers.0.weight"], ours[0].state_dict()["layers.0.weight"])
+
+
+def test_every_idea_is_tried_once(
+    tools: SimpleNamespace, study: Any, progress: Progress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = replace(study, settings=replace(SETTINGS, rounds=1))
+    found = {
+        name: tools.ideas.measure_idea(name, short, tmp_path / "ideas", progress)
+        for name in tools.ideas.IDEAS
+    }
+    differing = {tuple(record["radii"]) for record in found.values()}
+    assert len(differing) == len(found)
+    for name, record in found.items():
+        assert record["name"] == name
+        assert len(record["radii"]) == record["certified"]["images"] == 12
+        assert record["held_out"] == len(study.held_out)
+        assert list(record["certified"]["accuracy"]) == ["1", "1.5", "1.58", "2", "2.5"]
+        assert (record["loss"] is None) == (name == "untrained")
+    monkeypatch.setattr(tools.variants, "run_rounds", Mock(side_effect=AssertionError("tried again")))
+    assert tools.ideas.measure_idea("recipe", short, tmp_path / "ideas", progress) == found["recipe"]
+    with pytest.raises(AssertionError, match="tried again"):
+        tools.ideas.measure_idea("recipe", study, tmp_path / "ideas", progress)
+
+
+def test_free_prototypes_stay_images(tools: SimpleNamespace, study: Any, progress: Progress) -> None:
+    outcome = tools.variants.free_prototypes(study, replace(SETTINGS, learning_rate=0.5), progress)
+    assert outcome.prototypes.shape == (3, 20, SIDE**2)
+    assert float(outcome.prototypes.min()) == 0.0
+    assert float(outcome.prototypes.max()) == 1.0
+
+
+def test_two_decoders_of_a_class_follow_each_other(
+    tools: SimpleNamespace, study: Any, progress: Progress
+) -> None:
+    starts = [study.start(progress, seed) for seed in (0, 100)]
+    book = tools.rounds.Decoded(tools.rounds.both_decoders(starts), 3, factor=2.0, biases=torch.arange(3.0))
+    latents = torch.randn(6, 4, 8)
+    prototypes, offsets = book.table(latents)
+    assert prototypes.shape == (3, 8, SIDE**2)
+    for label in range(3):
+        for place in range(8):
+            latent = latents[2 * label + place // 4, place % 4]
+            decoder = starts[place // 4].vaes[label].decoder
+            torch.testing.assert_close(prototypes[label, place], decoder(latent[None]).flatten())
+            expected = latent.square().sum() + label - 1
+            torch.testing.assert_close(offsets[label, place], expected)
+
+
+def test_the_ramp_gives_up_what_is_far_from_the_target(
+    tools: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two images: one just short of the target, the other lost; the other pulls far less."""
+    prototypes = nn.Parameter(torch.tensor([[0.5, 0.0], [0.5, 4.0], [0.0, 0.5], [9.0, 0.5]]))
+    images = torch.tensor([[0.5, 0.5], [8.5, 0.5]])
+    pairs = tools.rounds.Pairs(
+        torch.arange(2), torch.tensor([[0], [2]]), torch.tensor([[1], [3]]), torch.zeros(2)
+    )
+    monkeypatch.setattr(tools.rounds, "box_distance", lambda x, p, q, m: m / (2 * (q - p).norm(dim=-1)))
+    make = tools.rounds.embed(prototypes, torch.zeros(4))
+    settings = replace(SETTINGS, closeness=0.0, batch_size=2)
+    optimizer = torch.optim.SGD([prototypes], lr=0.0)
+    generator = torch.Generator()
+    loss = tools.rounds.learn_ramp(pairs, images, make, settings, optimizer, generator)
+    distances = torch.tensor([1.5, -4.0])
+    assert loss == pytest.approx(float(torch.sigmoid(5 * (1.6 - distances)).mean()))
+    assert prototypes.grad is not None
+    pulls = prototypes.grad.to_dense().norm(dim=1)
+    assert pulls[0] > 1000 * pulls[2]
+
+
+def test_the_prototypes_that_win_most_often_are_kept(
+    tools: SimpleNamespace, bars: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tools.variants, "bend", lambda images, generator: images)
+    images = bars[0][:30]
+    prototypes, offsets = torch.rand(1, 9, SIDE**2), torch.rand(1, 9)
+    wins = tools.variants.count_wins((prototypes, offsets), images, torch.Generator())
+    scores = (images.flatten(1)[:, None] - prototypes[0]).square().sum(2) + offsets
+    assert torch.equal(wins, tools.variants.PRUNED_BY * scores.argmin(1).bincount(minlength=9))
+
+
+def test_vaes_of_another_size_are_measured(
+    tools: SimpleNamespace, study: Any, progress: Progress, tmp_path: Path
+) -> None:
+    record = tools.vaes.measure_size("small", tools.vaes.Size(4, (8,)), study, tmp_path, progress)
+    assert record["weights"] == 4 * 8 + 8 + 8 * SIDE**2 + 1
+    assert record["settings"]["size"] == {"latents": 4, "hidden": [8]}
+    assert len(record["radii"]) == 12
+    shorter = tools.vaes.with_short_training(study)
+    assert (shorter.explaining.epochs, shorter.settings.rounds) == (15, 12)
+
+
+def test_the_nearest_rival_is_that_of_plain_loops(tools: SimpleNamespace) -> None:
+    prototypes, images = torch.rand(3, 5, 20), torch.rand(7, 20)
+    labels = torch.arange(7) % 3
+    heights = tools.nearest.Nearest(prototypes)(images, labels).detach()
+    for image, label, height in zip(images, labels.tolist(), heights, strict=True):
+        own = min(prototypes[label], key=lambda p: float((image - p).norm()))
+        expected = min(
+            float(((image - q).square().sum() - (image - own).square().sum()) / (2 * (q - own).norm()))
+            for other in range(3)
+            for q in prototypes[other]
+            if other != label
+        )
+        assert float(height) == pytest.approx(expected, abs=1e-5)
+
+
+def test_images_are_moved_by_whole_pixels(tools: SimpleNamespace) -> None:
+    images = torch.rand(200, 1, 6, 5)
+    moved = tools.nearest.shift(images, 1, torch.Generator().manual_seed(0))
+    inside = torch.nn.functional.pad(images, (1, 1, 1, 1))
+    seen = set()
+    for before, after in zip(inside, moved, strict=True):
+        (place,) = (
+            (row, column)
+            for row in range(3)
+            for column in range(3)
+            if torch.equal(before[:, row : row + 6, column : column + 5], after)
+        )
+        seen.add(place)
+    assert len(seen) == 9
+
+
+def test_nearest_prototypes_learn(
+    tools: SimpleNamespace, study: Any, progress: Progress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tools.nearest.NearestSettings(prototypes=4, epochs=8, batch_size=10, learning_rate=2e-2)
+
+    def train(name: str) -> tuple[Any, list[float], float | None]:
+        result: tuple[Any, list[float], float | None] = tools.nearest.train_nearest(
+            *study.trained, settings, checkpoint=tmp_path / name, progress=progress
+        )
+        return result
+
+    whole, history, seconds = train("whole.pt")
+    assert history[-1] < 0.9 * history[0]
+    assert seconds is not None
+    assert 0 <= float(whole.prototypes.detach().min()) <= float(whole.prototypes.detach().max()) <= 1
+    with monkeypatch.context() as patched:
+        moved = tools.nearest.shift
+        calls = iter(range(40))
+
+        def interrupted(*arguments: Any) -> Tensor:
+            if next(calls, None) is None:
+                raise KeyboardInterrupt
+            result: Tensor = moved(*arguments)
+            return result
+
+        patched.setattr(tools.nearest, "shift", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train("parts.pt")
+    resumed, again, _ = train("parts.pt")
+    assert again == history
+    assert torch.equal(resumed.prototypes, whole.prototypes)
+    start, trained = (
+        tools.nearest.measure_nearest(name, some, study, tmp_path / "nearest", progress)
+        for name, some in (("untrained", replace(settings, epochs=0)), ("trained", settings))
+    )
+    assert start["loss"] is None
+    assert trained["certified"]["mean"] > 1.02 * start["certified"]["mean"]
+
+
+@pytest.fixture
+def model(study: Any, tmp_path: Path) -> Path:
+    """The folder of a codebook of small decoders."""
+    decoders = [Decoder(8, False, (SIDE, SIDE), (16,)) for _ in range(3)]
+    saved = CodebookABS(decoders, torch.randn(3, 50, 8))
+    validation = {"share": study.validation.share, "seed": study.validation.seed}
+    saved.save_pretrained(tmp_path / "model", {"validation": validation})
+    return tmp_path / "model"
+
+
+def test_a_model_that_was_trained_on_the_images_is_refused(
+    tools: SimpleNamespace, study: Any, model: Path
+) -> None:
+    other = replace(study, validation=Validation(0.2, seed=1))
+    with pytest.raises(AbsynthError, match="was trained on images that are measured here"):
+        tools.codebook.load_held_out(model, other)
+
+
+def test_a_codebook_is_measured_by_its_first_latents(
+    tools: SimpleNamespace,
+    study: Any,
+    model: Path,
+    progress: Progress,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tools.codebook, "CODEBOOK_SIZES", (10, 50, 80))
+    loaded = tools.codebook.load_held_out(model, study)
+    records = tools.codebook.measure_sizes(loaded, study, tmp_path / "sizes", progress)
+    assert [record["name"] for record in records] == ["10", "50"]
+    assert [record["bytes"] for record in records] == [4 * 3 * size * (SIDE**2 + 1) for size in (10, 50)]
+    whole = tools.codebook.load_held_out(model, study)
+    images, labels = (part[study.certified] for part in (study.images, study.labels))
+    assert records[1]["clean"] == float((whole(images).argmax(1) == labels).double().mean())
+
+
+def test_the_page_has_what_was_measured(
+    tools: SimpleNamespace,
+    study: Any,
+    model: Path,
+    progress: Progress,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    records, page = tmp_path / "records", tmp_path / "page.md"
+    for name in ("recipe", "untrained"):
+        tools.ideas.measure_idea(name, study, records / "ideas", progress)
+    loaded = tools.codebook.load_held_out(model, study)
+    record = tools.codebook.measure_samples(loaded, study, records / "samples", progress)
+    assert set(record["confidence"]) == {"digits", "noise", "permuted"}
+    assert len(record["shown"]["noise"]) == 3
+    markers = "\n".join(f"<!-- {name} -->\nold {name}\n<!-- /{name} -->" for name in tools.page.TABLES)
+    page.write_text(f"# Title\n\n{markers}\nEnd\n")
+    tools.page.write_page(page, records, tmp_path / "images")
+    written = page.read_text()
+    assert written.startswith("# Title\n")
+    assert written.endswith("\nEnd\n")
+    assert "old ideas" not in written
+    assert "old vaes" in written
+    assert "| the recipe | " in written
+    assert "| no rounds: the decoders of the VAEs | " in written
+    drawn = {path.name: path.read_bytes() for path in (tmp_path / "images").iterdir()}
+    assert sorted(drawn) == ["certified-samples.png", "certified-samples.svg"]
+    tools.page.write_page(page, records, tmp_path / "images")
+    assert page.read_text() == written
+    assert {path.name: path.read_bytes() for path in (tmp_path / "images").iterdir()} == drawn
+    page.write_text(f"# Title\n\n{markers}\n".replace("<!-- /sizes -->", ""))
+    with pytest.raises(AbsynthError, match="needs the markers <!-- sizes --> and <!-- /sizes -->"):
+        tools.page.write_page(page, records, tmp_path / "images")
+
+
+def test_what_was_drawn_is_read_back(tools: SimpleNamespace, tmp_path: Path) -> None:
+    sheet = tools.figure.Sheet(*(torch.rand(6, 4, 1, 5, 7)))
+    tools.figure.save_sheet(sheet, tmp_path / "sheet.png")
+    for before, after in zip(sheet, tools.figure.read_sheet(tmp_path / "sheet.png", 4), strict=True):
+        torch.testing.assert_close(after, before, rtol=0, atol=1 / 100)
+    (tmp_path / "sheet.png").write_bytes(b"no picture")
+    with pytest.raises(AbsynthError, match="is no sheet of samples"):
+        tools.figure.read_sheet(tmp_path / "sheet.png", 4)
+
+
+def test_a_difference_comes_with_its_error(tools: SimpleNamespace) -> None:
+    record, other = {"radii": [1.0, 2.0, 3.0, 4.0]}, {"radii": [0.5, 1.5, 2.5, 4.5]}
+    assert tools.page.compare(record, other) == "+0.250 ± 0.250"
