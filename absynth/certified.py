@@ -316,7 +316,7 @@ def mine(
         labels: Their classes.
         prototypes: Of all classes.
         offsets: Their offsets.
-        rivals: How many an image.
+        rivals: How many an image, if there are so many.
         own: How many own prototypes may be chosen from.
         basis: Orthonormal axes along which images and prototypes are compared.
     """
@@ -344,7 +344,8 @@ def mine(
                 best = scores.sub_(own_scores[:, :1]).mul_(lengths).topk(min(rivals, count), largest=False)
                 heights.append(best.values)
                 candidates.append(best.indices + other * count)
-            chosen = torch.cat(heights, dim=1).topk(rivals, largest=False).indices
+            lowest = torch.cat(heights, dim=1)
+            chosen = lowest.topk(min(rivals, lowest.shape[1]), largest=False).indices
             rival = torch.cat(candidates, dim=1).gather(1, chosen)
             nearest = nearest + label * count
             lengths = torch.cdist(flat[rival], flat[nearest])

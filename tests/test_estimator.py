@@ -68,7 +68,7 @@ def test_the_checks_of_scikit_learn(make: Make, monkeypatch: pytest.MonkeyPatch)
         name = check.func.__name__
         one.set_params(
             value_range=(90, 110) if name in AROUND_100 else (-6, 6),
-            least_steps=20 if name in MUST_BE_RIGHT else 1,
+            least_steps=60 if name in MUST_BE_RIGHT else 1,
         )
         try:
             check(one)
