@@ -57,8 +57,8 @@ def load_held_out(model: str | Path, study: Study) -> CodebookABS:
 def measure_sizes(model: CodebookABS, study: Study, records: Path, progress: Progress) -> list[Record]:
     """The records of a codebook's first latents, more and more of them, up to all that are stored.
 
-    The latents come in a random order, so that the first ones are a random choice. To have more than are
-    stored takes the encoders, which a finished model no longer has.
+    The latents of the training images come first, in a random order, and then those of bent copies. To have
+    more than are stored takes the encoders, which a finished model no longer has.
 
     Args:
         model: Finished; it loses its table of prototypes.
