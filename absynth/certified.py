@@ -24,10 +24,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -38,10 +38,12 @@ from absynth.errors import AbsynthError
 from absynth.inference import CodebookABS
 from absynth.inference.codebook import DECODED_AT_ONCE
 from absynth.models.cnn import Binarized, binarize
+from absynth.models.front import TAIL, Clamped, clamp
 from absynth.models.pretrained import PretrainedModel, read_config, read_domain, round_to_half
 from absynth.models.projection import principal_axes
 from absynth.models.vae import VAE, Decoder, Posterior
 from absynth.norms import Norm
+from absynth.pairs import Distance, Pairs, box_distance, clamped_distance, flip_distance, mine
 from absynth.progress import Progress
 from absynth.recipes import (
     check_classes,
@@ -55,14 +57,8 @@ from absynth.recipes import (
 from absynth.shapes import Images, Labels
 from absynth.training import Perturbation, Run, TrainingSettings, bend, distort, fingerprint, train_vaes
 
-SCORES_AT_ONCE = 2**21
-"""Of images and the prototypes of one class, computed together (8 MiB)."""
-
 BENT_AT_ONCE = 2000
 """Images changed and encoded together."""
-
-NEWTON_STEPS = 8
-"""Of the search for the multiplier in :func:`box_distance`; its derivative needs no more."""
 
 HELD_OUT = 1 / 12
 """Share of the training images that choices between certified models are made on: 5,000 of MNIST."""
@@ -82,28 +78,8 @@ CERTIFIED_PROTOTYPES = 30_000
 HIDDEN = (384, 384)
 """Widths of the layers of a certified model's VAEs; with ``CERTIFIED_PROTOTYPES`` it takes 14 MB on disk."""
 
-EXPLAINING = TrainingSettings(epochs=90, batch_size=64, learning_rate=2e-3, seed=0, least_steps=400)
+EXPLAINING = TrainingSettings(epochs=90, batch_size=64, learning_rate=3e-3, seed=0, least_steps=400)
 """How the VAEs of a certified model are trained, before their decoders are for radii."""
-
-LEAST_STEEPNESS = 1e-4
-"""Σ_free g² below which a pair is taken to be out of the box's reach."""
-
-MOST_FLIPS = 40
-"""Flipped pixels that are told apart in :func:`flip_distance`."""
-
-LEAST_GAIN = 0.05
-"""Of a flip, where the number of flips that are missing is estimated from it."""
-
-Distance = Callable[
-    [
-        Float[Tensor, "batch 1 pixel"],
-        Float[Tensor, "batch pair pixel"],
-        Float[Tensor, "batch pair pixel"],
-        Float[Tensor, "batch pair"],
-    ],
-    Float[Tensor, "batch pair"],
-]
-"""How far images are from where rivals beat own prototypes, by images, own, rivals and margins."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +102,8 @@ class CertifiedSettings:
         binary: Whether for binary input: distances are then in flipped pixels.
         reach: For binary input, an Linf size that the decision is to stand with ``safety`` flips to spare.
         closeness: Weight of the own prototypes' scores.
+        tail: Of the clamp that the model stands behind; 0 for none.
+        prior: Weight of ½‖z‖² in the offsets, where the VAEs have 1.
         copies: Bent copies of the training images that the codebook's latents are found in too.
         seed: Of every draw.
     """
@@ -145,6 +123,8 @@ class CertifiedSettings:
     binary: bool = False
     reach: float = 0.0
     closeness: float = 0.006
+    tail: float = 0.0
+    prior: float = 1.0
     copies: int = 5
     seed: int = 0
 
@@ -155,7 +135,14 @@ class CertifiedSettings:
             AbsynthError: If one does not.
         """
         counts = (self.images, self.compared, self.rivals, self.own, self.batch_size)
-        sizes = (self.learning_rate, self.target, self.sharpness, self.safety, self.safety_sharpness)
+        sizes = (
+            self.learning_rate,
+            self.target,
+            self.sharpness,
+            self.safety,
+            self.safety_sharpness,
+            self.prior,
+        )
         if (
             min(self.rounds, self.copies) < 0
             or min(counts) < 1
@@ -164,11 +151,32 @@ class CertifiedSettings:
         ):
             raise AbsynthError(
                 "Training a codebook needs at least 1 of everything that is counted but rounds and copies, "
-                "and a learning rate, targets and sharpness above 0."
+                "and a learning rate, targets, sharpness and a weight of the prior above 0."
             )
+        if not 0 <= self.tail < 0.5 or (self.tail and self.binary):
+            raise AbsynthError("A tail is at least 0 and less than 0.5, and 0 for binary input.")
+
+    def see(self, images: Tensor) -> Tensor:
+        """What the prototypes see of images: those behind the threshold, behind the clamp, or themselves."""
+        if self.binary:
+            return binarize(images)
+        return clamp(images, self.tail) if self.tail else images
+
+    def behind(self, model: PretrainedModel) -> PretrainedModel:
+        """The model behind the threshold, behind the clamp, or by itself."""
+        if self.binary:
+            return Binarized(model)
+        return Clamped(model, self.tail) if self.tail else model
+
+    @property
+    def distance(self) -> Distance:
+        """How far images are from where rivals win."""
+        if self.binary:
+            return flip_distance
+        return partial(clamped_distance, tail=self.tail) if self.tail else box_distance
 
 
-CERTIFIED = CertifiedSettings()
+CERTIFIED = CertifiedSettings(target=1.8, target_weight=0.5, tail=TAIL, prior=0.3)
 """For the largest radii."""
 
 CERTIFIED_BINARY = CertifiedSettings(
@@ -207,156 +215,6 @@ def choose_settings(usual: CertifiedSettings, **changes: float | None) -> Certif
         AbsynthError: If a setting makes no sense.
     """
     return replace(usual, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
-
-
-class Pairs(NamedTuple):
-    """Which prototypes to compare for each image, as entries of the codebook with its classes in a row.
-
-    Attributes:
-        image: Rows of the images, which may come in another order.
-        own: Entries of the image's class.
-        rival: Entries of other classes, against each of which the own one stands.
-        distance: To the nearest of these rivals, without the box; a lower bound on that with it.
-    """
-
-    image: Int64[Tensor, "batch"]
-    own: Int64[Tensor, "batch pair"]
-    rival: Int64[Tensor, "batch pair"]
-    distance: Float[Tensor, "batch"]
-
-
-def box_distance(
-    images: Float[Tensor, "batch 1 pixel"],
-    own: Float[Tensor, "batch pair pixel"],
-    rivals: Float[Tensor, "batch pair pixel"],
-    margins: Float[Tensor, "batch pair"],
-) -> Float[Tensor, "batch pair"]:
-    """The L2 distance to where a rival beats an own prototype, with the box [0, 1], differentiably.
-
-    With g = 2(q − p), the nearest point moves each pixel by λ g until it meets the box. λ and the set of
-    pixels that meet it are found without a derivative; for these fixed, the distance is the root of
-    (m − Σ_met abs(g) room)² / Σ_free g² + Σ_met room², whose derivative is the distance's own. Where the
-    margin m is negative, or more than the box leaves, it is m / ‖g‖, which still says which way is better.
-
-    Args:
-        images: x, flattened.
-        own: p.
-        rivals: q.
-        margins: m = s_q(x) − s_p(x).
-    """
-    slopes = 2 * (rivals - own)
-    with torch.no_grad():
-        room = torch.where(slopes > 0, 1 - images, images)
-        steep, caps = slopes.square(), slopes.abs() * room
-        multiplier = torch.zeros_like(margins)
-        for _ in range(NEWTON_STEPS):
-            gains = steep * multiplier[..., None]
-            free = gains < caps
-            short = margins - torch.where(free, gains, caps).sum(-1)
-            multiplier += short / (steep * free).sum(-1).clamp(min=1e-6)
-        free = steep * multiplier[..., None] < caps
-    left = margins - (slopes.abs() * room * ~free).sum(-1)
-    steepness = (slopes.square() * free).sum(-1)
-    moved = left.square() / steepness.clamp(min=LEAST_STEEPNESS)
-    with_box = (moved + (room.square() * ~free).sum(-1) + 1e-9).sqrt()
-    reached = (margins > 0) & (left > 0) & (steepness > LEAST_STEEPNESS)
-    return torch.where(reached, with_box, margins / slopes.norm(dim=-1))
-
-
-def flip_distance(
-    images: Float[Tensor, "batch 1 pixel"],
-    own: Float[Tensor, "batch pair pixel"],
-    rivals: Float[Tensor, "batch pair pixel"],
-    margins: Float[Tensor, "batch pair"],
-    given: Float[Tensor, "batch 1 pixel"] | None = None,
-) -> Float[Tensor, "batch pair"]:
-    """How many flipped pixels it takes until a rival beats an own prototype, in fractions, differentiably.
-
-    A flip of pixel i brings the rival nearer by its gain. The gains of the best flips are added up until
-    they reach the margin, the last one in part; beyond ``MOST_FLIPS`` each counts as the last of them.
-    A negative margin counts as flips of the best pixel that are missing.
-
-    Args:
-        images: b, flattened, each pixel 0 or 1.
-        own: p.
-        rivals: q.
-        margins: m = s_q(b) − s_p(b).
-        given: 1 for pixels that flip in any case if that helps the rival; they are not counted.
-    """
-    gains = ((1 - 2 * images) * 2 * (rivals - own)).clamp(min=0)
-    if given is not None:
-        margins = margins - (gains * given).sum(-1)
-        gains = gains * (1 - given)
-    best = gains.topk(min(MOST_FLIPS, gains.shape[-1])).values
-    total = functional.pad(best.cumsum(-1), (1, 0))
-    with torch.no_grad():
-        whole = (total[..., 1:-1] < margins[..., None]).sum(-1, keepdim=True)
-    part = (margins - total.gather(-1, whole)[..., 0]) / best.gather(-1, whole)[..., 0].clamp(min=LEAST_GAIN)
-    return whole[..., 0] + part
-
-
-@torch.no_grad()
-def mine(
-    images: Float[Tensor, "batch pixel"],
-    labels: Labels,
-    prototypes: Float[Tensor, "class prototype pixel"],
-    offsets: Float[Tensor, "class prototype"],
-    *,
-    rivals: int,
-    own: int,
-    basis: Float[Tensor, "pixel axis"],
-) -> Pairs:
-    """The rivals nearest to winning each image, by the distance without the box.
-
-    Which own prototypes are near and which rivals are threatening is judged by a few coordinates of all; the
-    distances of those chosen are computed from all pixels.
-
-    Args:
-        images: x, flattened.
-        labels: Their classes.
-        prototypes: Of all classes.
-        offsets: Their offsets.
-        rivals: How many an image, if there are so many.
-        own: How many own prototypes may be chosen from.
-        basis: Orthonormal axes along which images and prototypes are compared.
-    """
-    classes, count = offsets.shape
-    flat, squares = prototypes.flatten(0, 1), prototypes.square().sum(2)
-    energies = squares + offsets
-    offsets = offsets.flatten()
-    coordinates, looked_for = prototypes @ basis, images @ basis
-    found = []
-    for label in labels.unique().tolist():
-        for rows in (labels == label).nonzero()[:, 0].split(max(1, SCORES_AT_ONCE // count)):
-            some = looked_for[rows]
-            scores = torch.addmm(energies[label], some, coordinates[label].T, alpha=-2)
-            own_scores, nearest = scores.topk(min(own, count), largest=False)
-            first = nearest[:, 0]
-            heights, candidates = [], []
-            for other in range(classes):
-                if other == label:
-                    continue
-                scores = torch.addmm(energies[other], some, coordinates[other].T, alpha=-2)
-                squared = torch.addmm(
-                    squares[other], coordinates[label, first], coordinates[other].T, alpha=-2
-                ).add_(squares[label, first][:, None])
-                lengths = squared.clamp_(min=1e-3).rsqrt_()
-                best = scores.sub_(own_scores[:, :1]).mul_(lengths).topk(min(rivals, count), largest=False)
-                heights.append(best.values)
-                candidates.append(best.indices + other * count)
-            lowest = torch.cat(heights, dim=1)
-            chosen = lowest.topk(min(rivals, lowest.shape[1]), largest=False).indices
-            rival = torch.cat(candidates, dim=1).gather(1, chosen)
-            nearest = nearest + label * count
-            lengths = torch.cdist(flat[rival], flat[nearest])
-            own_exact, rival_exact = (
-                (images[rows, None] - flat[entries]).square().sum(-1) + offsets[entries]
-                for entries in (nearest, rival)
-            )
-            better = (rival_exact[:, :, None] - own_exact[:, None]) / lengths.clamp(min=1e-3)
-            distances, chosen = better.max(-1)
-            found.append(Pairs(rows, nearest.gather(1, chosen), rival, distances.amin(1) / 2))
-    return Pairs(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
 def decode(
@@ -482,9 +340,6 @@ def _round(
     changed = torch.cat(
         [perturbation(images[rows], generator) for rows in chosen.split(BENT_AT_ONCE)]
     ).flatten(1)
-    flipped = (changed - 0.5).abs() <= settings.reach if settings.reach else None
-    if settings.binary:
-        changed = binarize(changed)
     truth = labels[chosen]
     copies = len(posterior.mean) // len(labels)
     left_out = torch.cat([chosen + len(labels) * number for number in range(copies)])
@@ -495,17 +350,17 @@ def _round(
             decode(decoders, part, entries) for entries in torch.arange(shape.numel()).split(DECODED_AT_ONCE)
         ]
     prototypes, offsets = (torch.cat(parts).unflatten(0, shape) for parts in zip(*pieces, strict=True))
-    pairs = mine(changed, truth, prototypes, offsets, rivals=settings.rivals, own=settings.own, basis=basis)
-    return learn(
-        pairs,
-        changed,
-        partial(decode, decoders, part),
-        settings,
-        optimizer,
-        generator,
-        flipped,
-        distance=flip_distance if settings.binary else box_distance,
+    pairs = mine(
+        settings.see(changed),
+        truth,
+        prototypes,
+        offsets,
+        rivals=settings.rivals,
+        own=settings.own,
+        basis=basis,
     )
+    make = partial(decode, decoders, part)
+    return learn(pairs, changed, make, settings, optimizer, generator, distance=settings.distance)
 
 
 def learn(
@@ -515,7 +370,6 @@ def learn(
     settings: CertifiedSettings,
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
-    flipped: Bool[Tensor, "batch pixel"] | None = None,
     *,
     distance: Distance,
 ) -> float:
@@ -523,12 +377,11 @@ def learn(
 
     Args:
         pairs: Mined among these images.
-        images: Flattened.
+        images: Flattened, before threshold or clamp.
         make: The images and offsets of entries of the codebook, differentiably.
         settings: What is asked for.
         optimizer: Of what the codebook is made from.
         generator: Source of the order.
-        flipped: For binary input, the pixels that the decision is to stand without.
         distance: What measures the pairs, differentiably.
 
     Returns:
@@ -548,15 +401,14 @@ def learn(
         entries = torch.stack([pairs.own[rows], pairs.rival[rows]])
         made, energy = make(entries.flatten())
         own, rival = made.view(*entries.shape, -1)
-        own_score, rival_score = (batch - torch.stack([own, rival])).square().sum(-1) + energy.view_as(
-            entries
-        )
+        difference = settings.see(batch) - torch.stack([own, rival])
+        own_score, rival_score = difference.square().sum(-1) + energy.view_as(entries)
         margin = rival_score - own_score
         distances = distance(batch, own, rival, margin)
         missing = shortfall(distances, settings.target, settings.sharpness)
         unsafe = shortfall(distances, settings.safety, settings.safety_sharpness)
-        if flipped is not None:
-            given = flipped[pairs.image[rows]][:, None].to(batch.dtype)
+        if settings.reach:
+            given = ((batch - 0.5).abs() <= settings.reach).to(batch.dtype)
             spared = flip_distance(batch, own, rival, margin, given)
             unsafe = unsafe + shortfall(spared, settings.safety, settings.safety_sharpness)
         loss = settings.target_weight * missing + unsafe + settings.closeness * own_score.mean()
@@ -586,7 +438,7 @@ def encode(
         vaes: One a class, in evaluation mode.
         images: Any number.
         labels: Their classes.
-        settings: How many copies, and whether of binary images.
+        settings: How many copies, and what stands in front of the model.
         generator: Source of the copies.
     """
     count = vaes[0].decoder.latents
@@ -595,12 +447,32 @@ def encode(
     for number in range(1 + settings.copies):
         for rows in torch.arange(len(images)).split(BENT_AT_ONCE):
             some = bend(images[rows], generator) if number else images[rows]
-            some = binarize(some) if settings.binary else some
+            some = clamp(some, settings.tail)
             for label in labels[rows].unique().tolist():
                 members = labels[rows] == label
                 found = posteriors(vaes[label], some[members])
                 mean[number, rows[members]], log_variance[number, rows[members]] = found
     return Posterior(mean.flatten(0, 1), log_variance.flatten(0, 1))
+
+
+@torch.no_grad()
+def weigh_prior(decoders: Sequence[Decoder], posterior: Posterior, weight: float) -> Posterior:
+    """Scales latents by √weight, so that ½‖z‖² weighs as much, and lets decoders make the same of them.
+
+    Args:
+        decoders: Without batch norm; their first layers are changed.
+        posterior: Of any images.
+        weight: Above 0.
+
+    Returns:
+        The posterior of the scaled latents.
+    """
+    scale = math.sqrt(weight)
+    for decoder in decoders:
+        first = decoder.layers[0]
+        assert isinstance(first, nn.ConvTranspose2d)
+        first.weight /= scale
+    return Posterior(scale * posterior.mean, posterior.log_variance + math.log(weight))
 
 
 def train_codebook_abs(
@@ -673,7 +545,8 @@ def train_certified_abs(
         labels: Their classes.
         explaining: Of the VAEs; their seed is that of ``settings``.
         hidden: Widths of their layers.
-        settings: Of the training for certificates; for binary input the VAEs see binary images too.
+        settings: Of the training for certificates. The VAEs see what a clamp makes of images, but grey ones
+            for binary input: of these the encoders tell more.
         prototypes: Prototypes a class of the finished model; by default as many as suit the data.
         out: Folder of the finished model; the checkpoints lie in its ``checkpoints``.
         command: Stored beside the weights.
@@ -695,7 +568,7 @@ def train_certified_abs(
         classes=int(labels.max()) + 1,
         folder=out / "checkpoints",
         progress=progress,
-        perturbation=bend_binary if settings.binary else bend,
+        perturbation=partial(bend_clamped, tail=settings.tail),
         hidden=hidden,
     )
     losses = [round(history[-1], 3) for history in histories]
@@ -715,9 +588,9 @@ def train_certified_abs(
     )
 
 
-def bend_binary(images: Images, generator: torch.Generator) -> Images:
-    """What the threshold makes of bent images."""
-    return binarize(bend(images, generator))
+def bend_clamped(images: Images, generator: torch.Generator, *, tail: float) -> Images:
+    """What a clamp makes of bent images."""
+    return clamp(bend(images, generator), tail)
 
 
 def _finish(
@@ -740,7 +613,9 @@ def _finish(
     height, width = decoders[0].image_size
     count = codebook_size(len(vaes), height * width) if prototypes is None else prototypes
     generator = torch.Generator().manual_seed(settings.seed)
-    posterior = encode(vaes, images[trained], labels[trained], settings, generator)
+    posterior = weigh_prior(
+        decoders, encode(vaes, images[trained], labels[trained], settings, generator), settings.prior
+    )
     latents = torch.stack(
         [
             codebook_latents(posterior, labels[trained] == label, count, generator)
@@ -762,9 +637,9 @@ def _finish(
     round_to_half(codebook)
     codebook.prepare()
     if not domain.digits:
-        seen = binarize(images) if settings.binary else images
+        seen = settings.see(images)
         codebook.alpha = fit_sharpness(codebook, seen, held_out if len(held_out) else trained)
-    model = Binarized(codebook) if settings.binary else codebook
+    model = settings.behind(codebook)
     model.domain = domain
     record |= {**asdict(settings), "trained_on": len(trained)}
     record |= {"final_loss": round(history[-1], 4)} if history else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from absynth.errors import AbsynthError
 from absynth.files import atomic_path
 from absynth.models.cnn import Binarized
+from absynth.models.front import Clamped
 from absynth.models.prototypes import PrototypeClassifier
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def check_onnx(path: Path) -> None:
 
 @torch.no_grad()
 def export_onnx(model: nn.Module, path: str | Path) -> Path:
-    """Writes a classifier by prototypes, alone or behind the threshold at ½, as an ONNX graph.
+    """Writes a classifier by prototypes, alone or behind a threshold or a clamp, as an ONNX graph.
 
     Input ``images``, float32 in [0, 1] of shape (batch, channel, height, width) with any batch; output
     ``logits``, float32 (batch, class), as the model's own. The graph looks for each class's best prototype
@@ -48,7 +50,8 @@ def export_onnx(model: nn.Module, path: str | Path) -> Path:
     ``nearest-neighbour``.
 
     Args:
-        model: Codebook ABS, nearest neighbour or another classifier by prototypes, or its binary form.
+        model: Codebook ABS, nearest neighbour or another classifier by prototypes, or one of these behind the
+            threshold at ½ or a clamp.
         path: Ends in ``.onnx``; replaced at once, never half-written.
 
     Returns:
@@ -59,21 +62,22 @@ def export_onnx(model: nn.Module, path: str | Path) -> Path:
     """
     path = Path(path)
     check_onnx(path)
-    inner, binary = model, False
-    while isinstance(inner, Binarized):
-        inner, binary = inner.model, True
+    inner, fronts = model, []
+    while isinstance(inner, Binarized | Clamped):
+        fronts.append(inner)
+        inner = inner.model
     if not isinstance(inner, PrototypeClassifier):
         raise AbsynthError(
-            f"A {type(inner).__name__} cannot be exported; codebook-abs, nearest-neighbour and their binary "
-            "forms can, and of networks without a search torch.onnx.export makes a graph."
+            f"A {type(inner).__name__} cannot be exported; codebook-abs, nearest-neighbour, their binary "
+            "forms and certified-abs can, and of networks without a search torch.onnx.export makes a graph."
         )
-    graph = _graph(inner, binary)
+    graph = _graph(inner, fronts)
     with atomic_path(path) as temporary:
         temporary.write_bytes(graph.SerializeToString())
     return path
 
 
-def _graph(model: PrototypeClassifier, binary: bool) -> ModelProto:
+def _graph(model: PrototypeClassifier, fronts: Sequence[Binarized | Clamped]) -> ModelProto:
     import onnx
     from onnx import TensorProto, helper
 
@@ -97,9 +101,15 @@ def _graph(model: PrototypeClassifier, binary: bool) -> ModelProto:
         return name
 
     flat = node("Flatten", ["images"], "pixels", axis=1)
-    if binary:
-        bright = node("Greater", [flat, constant("half", torch.tensor(0.5))], "bright")
-        flat = node("Cast", [bright], "binary", to=TensorProto.FLOAT)
+    for number, front in enumerate(fronts):
+        if isinstance(front, Clamped):
+            low = constant(f"low_{number}", torch.tensor(front.low))
+            high = constant(f"high_{number}", torch.tensor(front.high))
+            flat = node("Clip", [flat, low, high], f"clamped_{number}")
+        else:
+            half = constant(f"half_{number}", torch.tensor(0.5))
+            bright = node("Greater", [flat, half], f"bright_{number}")
+            flat = node("Cast", [bright], f"binary_{number}", to=TensorProto.FLOAT)
     last = constant("last_axis", torch.tensor([1]))
     losses = []
     for label, (images, offsets) in enumerate(zip(stored.images, stored.offsets, strict=True)):

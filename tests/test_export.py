@@ -16,6 +16,7 @@ from absynth.export import export_onnx
 from absynth.inference import ABS, CodebookABS
 from absynth.inference.codebook import draw_latents
 from absynth.models.cnn import CNN, Binarized
+from absynth.models.front import Clamped
 from absynth.models.prototypes import NearestNeighbour
 from absynth.models.vae import Decoder
 
@@ -60,6 +61,7 @@ def neighbours(_: MakeDecoder) -> NearestNeighbour:
 MODELS: dict[str, Callable[[MakeDecoder], nn.Module]] = {
     "codebook": codebook,
     "binary codebook": lambda make_decoder: Binarized(codebook(make_decoder)),
+    "clamped codebook": lambda make_decoder: Clamped(codebook(make_decoder), 0.2),
     "nearest neighbour": neighbours,
     "binary nearest neighbour": lambda make_decoder: Binarized(neighbours(make_decoder)),
 }

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from absynth.certify.arguments import check_images, check_labels
 from absynth.certify.codebook import Codebook, find_prototypes, read_codebook
 from absynth.certify.exact import Solver
+from absynth.certify.front import GREY, Front
 from absynth.certify.growth import LEVELS, diameter, growth_within, reach
 from absynth.certify.halfspace import whole
 from absynth.certify.paper import WARNING, paper_certificate
@@ -44,11 +45,15 @@ GREY_RULE = "argmin over c of min over k of |x - p_ck|^2 + w_ck, as the model co
 BINARY_RULE = f"{GREY_RULE}, with every pixel of x above 1/2 set to 1 and every other to 0 first"
 """The same behind the threshold."""
 
+CLAMPED_RULE = GREY_RULE + ", with every pixel of x moved into [{low:g}, {high:g}] first"
+"""The same behind a clamp."""
+
 LATENT_RULE = "argmin over c of min over z of |x - G_c(z)|^2 + |z|^2 / 2, the minimum over all z"
 """The decision rule that the paper's estimate is about."""
 
 BOUND_ONLY = (
-    "The exact radius is a combinatorial problem in L0 and for binary input; this is the proven lower bound."
+    "The exact radius is a combinatorial problem in L0, for binary input and behind a clamp; this is the "
+    "proven lower bound."
 )
 """The warning where an exact radius was asked for in vain."""
 
@@ -286,7 +291,14 @@ class Certifier:
 
 def _solvable(codebook: Codebook, norm: Norm, exact: bool) -> bool:
     """Whether the exact radius is asked for and is no combinatorial problem."""
-    return exact and not codebook.binary and norm != "l0"
+    return exact and codebook.front == GREY and norm != "l0"
+
+
+def _rule(front: Front) -> str:
+    """The decision rule of a classifier by prototypes with something in front."""
+    if front.binary:
+        return BINARY_RULE
+    return CLAMPED_RULE.format(low=front.low, high=front.high) if front.clamps else GREY_RULE
 
 
 def _finish(
@@ -306,7 +318,7 @@ def _finish(
         prediction.to(home),
         "polytope" if solvable else "pairwise",
         solvable,
-        BINARY_RULE if codebook.binary else GREY_RULE,
+        _rule(codebook.front),
         BOUND_ONLY if exact and not solvable else None,
         gap.to(home) if solvable else None,
         adversarials.view_as(images).to(home) if solvable else None,
@@ -376,10 +388,10 @@ def _bound(search: Search, batch: Batch, own_score: Float[Tensor, "batch"]) -> F
     for growth in (*(level for level in LEVELS if level < pixels), float(pixels)):
         image = batch.image.double()
         slack = codebook.slack(own_score[pending] + growth)
-        distance = whole(search.run(batch, slack), image, norm, codebook.binary)
+        distance = whole(search.run(batch, slack), image, norm, codebook.front)
         bound = (distance - 1).clamp(min=0) if norm == "l0" else distance * STRICTLY
         own = codebook.images[batch.own_rows[:, 0]].double()
-        limit = reach(image, own, growth, norm, codebook.binary, channels)
+        limit = reach(image, own, growth, norm, codebook.front, channels)
         largest = torch.maximum(radius[pending], bound.minimum(limit))
         radius[pending] = largest.clamp(max=diameter(norm, pixels, channels))
         cut = (bound > limit).nonzero()[:, 0]

@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from absynth.certify.front import BINARY, GREY, Front
 from absynth.certify.rounding import forward_slack
 from absynth.errors import AbsynthError
 from absynth.models.cnn import Binarized
+from absynth.models.front import Clamped
 from absynth.models.prototypes import PrototypeClassifier, loss_roundings
 from absynth.rounding import score_error
 
@@ -31,7 +33,7 @@ class Codebook:
         errors: How far a float32 score of each prototype may be off
             (:func:`absynth.rounding.score_error`), added up in any order.
         energies: ‖p‖² + w, float32.
-        binary: Whether the images pass the threshold at ½ first.
+        front: What stands between an image and the prototypes.
     """
 
     images: Float[Tensor, "entry pixel"]
@@ -40,7 +42,7 @@ class Codebook:
     squares: Float[Tensor, "entry"]
     errors: Float[Tensor, "entry"]
     energies: Float[Tensor, "entry"]
-    binary: bool
+    front: Front
 
     @property
     def pixels(self) -> int:
@@ -74,20 +76,23 @@ ROUNDED_UP = 1 + 2.0**-20
 """More than a float64 sum and its rounding to float32 can lose."""
 
 
-def find_prototypes(model: nn.Module) -> tuple[PrototypeClassifier, bool] | None:
-    """The prototype classifier in ``model`` and whether it is behind a threshold; None if there is none."""
-    binary = False
+def find_prototypes(model: nn.Module) -> tuple[PrototypeClassifier, Front] | None:
+    """The prototype classifier in ``model`` and what stands in front of it; None if there is none."""
+    front = GREY
+    if isinstance(model, Clamped):
+        front = Front(low=model.low, high=model.high)
+        model = model.model
     while isinstance(model, Binarized):
-        model, binary = model.model, True
-    return (model, binary) if isinstance(model, PrototypeClassifier) else None
+        model, front = model.model, BINARY
+    return (model, front) if isinstance(model, PrototypeClassifier) else None
 
 
-def read_codebook(model: PrototypeClassifier, binary: bool) -> Codebook:
+def read_codebook(model: PrototypeClassifier, front: Front) -> Codebook:
     """The codebook of a model.
 
     Args:
         model: The classifier by prototypes.
-        binary: Whether it stands behind a threshold.
+        front: What stands in front of it.
 
     Raises:
         AbsynthError: If the prototypes are not float32 images in [0, 1], or there are none.
@@ -121,5 +126,5 @@ def read_codebook(model: PrototypeClassifier, binary: bool) -> Codebook:
         squares.float(),
         (score_error(magnitudes, sums, pixels + 3) * ROUNDED_UP).float(),
         (squares + offsets.double()).float(),
-        binary,
+        front,
     )

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from absynth.certify.front import Front
 from absynth.norms import Norm
 
 LEVELS = (64.0, 256.0)
@@ -32,17 +33,18 @@ def reach(
     own: Float[Tensor, "batch pixel"],
     growth: float,
     norm: Norm,
-    binary: bool,
+    front: Front,
     channels: int,
 ) -> Float[Tensor, "batch"]:
     """A distance within which the score of an own prototype grows by at most ``growth``.
 
     Args:
-        image: Before the threshold, float64.
+        image: Float64.
         own: The prototype, float64.
         growth: The growth allowed.
         norm: Which norm.
-        binary: Whether the model looks at the image through the threshold; then each flip adds at most 1.
+        front: What stands between image and prototypes: behind a threshold each flip adds at most 1, and a
+            clamp moves what is seen no further than the image moves.
         channels: Channels of an image.
     """
     pixels = image.shape[1]
@@ -50,12 +52,12 @@ def reach(
         return torch.full_like(image[:, 0], torch.inf)
     if norm == "l0":
         return torch.full_like(image[:, 0], growth // channels)
-    if binary:
+    if front.binary:
         costs = (image - 0.5).abs().sort(dim=1).values[:, : int(growth) + 1]
         order = {"linf": torch.inf, "l1": 1.0, "l2": 2.0}[norm]
         spent: Tensor = torch.linalg.vector_norm(costs, ord=order, dim=1)
         return spent * ROUNDED_DOWN
-    away = (image - own).abs()
+    away = (front.see(image) - own).abs()
     if norm == "l1":
         return torch.full_like(image[:, 0], growth / 2)
     # The positive root of a r² + 2 b r = growth.

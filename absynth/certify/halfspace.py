@@ -19,6 +19,16 @@ gains 2(q − p) from 0 to 1 and 2(p − q) from 1 to 0, never less than nothing
 for L1 and L2 picking the cheapest set of flips is a knapsack, and its fractional relaxation (greedy by gain
 per cost, and per squared cost) is a lower bound, not the exact distance.
 
+Behind a clamp (:mod:`absynth.certify.front`) moving what is seen of a pixel by e costs dead_i + e. Linf is
+the smallest ε with Σ abs(g) min((ε − dead)⁺, room) = m and L0 is as before, both exact. Under L1 and L2 the
+dead zone is a fee that is paid once for each pixel that is used, a knapsack again. L1 takes the fractional
+relaxation: gain and cost of a whole move in proportion. L2 takes the Lagrangian dual, for any λ ≥ 0
+
+    distance² ≥ λ m − Σ_i max(0, max_{0 < e ≤ room} λ abs(g_i) e − (dead_i + e)²),
+
+with the best λ; the inner maximum is at e = min(λ abs(g) / 2 − dead, room). Without dead zones this is the
+distance itself.
+
 The same formulas hold for a *mixture* of own prototypes with weights μ ≥ 0, Σμ = 1, whose gradient and margin
 are the weighted means: where q beats every p_k it also beats their mean, so the distance to the mixture's
 half-space is a lower bound on the distance to the place where q wins. :mod:`absynth.certify.polytope` looks
@@ -27,18 +37,38 @@ for the best mixture.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from absynth.certify.front import BINARY, GREY, Front
 from absynth.certify.rounding import round_down
 from absynth.norms import Norm
 from absynth.rounding import gamma
 
+LEAST_SQUARE = 1e-12
+"""So that a multiplier can be divided by ‖g‖²; any multiplier is right."""
+
+MOST_DOUBLINGS = 40
+"""Of a multiplier, until it is too large."""
+
 NEWTON_STEPS = 100
 """More than the steps that finish any real instance; stopping early only makes a bound smaller."""
+
+BRACKET_STEPS = 14
+"""Evaluations that narrow a root down; a wider bracket only makes a bound smaller."""
+
+MULTIPLIERS = (1.15, 1.4, 1.75)
+"""Shares of the multiplier without box and dead zones that :func:`dual_bound` tries."""
+
+BEYOND = 1 + 1e-5
+"""Makes up for the rounding of an upper end."""
+
+JUST_BELOW = {torch.float32: 1 - 1e-6, torch.float64: 1 - 1e-14}
+"""Where in a step towards a root to stop, so that rounding does not carry it beyond."""
 
 TOP = 64
 """Pixels that the greedy bound looks at first, as few are ever needed; all only if these fall short."""
@@ -56,18 +86,6 @@ class Crossing(NamedTuple):
 
     distance: Float[Tensor, "*rows"]
     step: Float[Tensor, "*rows pixel"]
-
-
-def binary_image(image: Float[Tensor, "*rows pixel"]) -> Float[Tensor, "*rows pixel"]:
-    """What a model behind the threshold sees: 1 strictly above ½, 0 elsewhere."""
-    return (image > 0.5).to(image.dtype)
-
-
-def room(
-    gradient: Float[Tensor, "*rows pixel"], image: Float[Tensor, "*#rows pixel"]
-) -> Float[Tensor, "*rows pixel"]:
-    """How far each pixel can move in the direction of the gradient before it meets the box."""
-    return torch.where(gradient > 0, 1 - image, image)
 
 
 def first_crossing(
@@ -168,7 +186,7 @@ def crossing(
     margin: Float[Tensor, "*rows"],
     image: Float[Tensor, "*#rows pixel"],
     norm: Norm,
-    binary: bool = False,
+    front: Front = GREY,
     channels: int = 1,
 ) -> Crossing:
     """The nearest point of the half-space ⟨g, δ⟩ ≥ m (see the top of this module).
@@ -178,13 +196,12 @@ def crossing(
     Args:
         gradient: g = 2(q − p).
         margin: m.
-        image: The image x in [0, 1], before the threshold.
+        image: The image x in [0, 1].
         norm: Which norm measures δ.
-        binary: Whether the model looks at the image through the threshold at ½.
+        front: What stands between image and prototypes.
         channels: Channels of an image, outermost in ``pixel``; L0 counts a pixel once whatever its channels.
     """
-    seen = binary_image(image) if binary else image
-    slopes, rooms = gradient.abs(), room(gradient, seen)
+    slopes, rooms = gradient.abs(), front.room(gradient, image)
     gains = slopes * rooms
     pixels = gains.shape[-1]
     # Each sum below is of at most `pixels` products of two rounded factors.
@@ -193,9 +210,12 @@ def crossing(
         grouped = _over_channels(gains, channels)
         cost, spent = greedy(grouped, torch.ones_like(grouped), target)
         moved = rooms * spent[..., None, :].expand(*spent.shape[:-1], channels, -1).flatten(-2)
-    elif binary:
+    elif front.binary:
         costs = (image - 0.5).abs().expand_as(gains)
         cost, moved = _flips(gains, costs, rooms, target, norm)
+    elif front.clamps:
+        dead = front.dead(gradient, image).expand_as(gains)
+        cost, moved = _beyond_dead_zones(slopes, rooms, dead, target, norm)
     elif norm == "l1":
         cost, moved = greedy(slopes, rooms, target)
     else:
@@ -219,20 +239,159 @@ def _flips(gains: Tensor, costs: Tensor, rooms: Tensor, target: Tensor, norm: No
     return Crossing(cost.sqrt() if norm == "l2" else cost, rooms * fraction)
 
 
+def _bracket(
+    evaluate: Callable[[Tensor], tuple[Tensor, Tensor]], low: Tensor, high: Tensor, target: Tensor
+) -> Tensor:
+    """Where a non-decreasing function reaches a target, or a little before, from a bracket of that place.
+
+    Steps along the tangent at the lower end, which end at once where the function is straight, take turns
+    with halving.
+
+    Args:
+        evaluate: The function and its slope.
+        low: Where it is not above the target.
+        high: Where it is not below.
+        target: What to reach.
+    """
+    value, slope = evaluate(low)
+    for step in range(BRACKET_STEPS):
+        middle = (low + high) / 2
+        if step % 2 == 0:
+            along = low + (target - value) / slope * JUST_BELOW[target.dtype]
+            middle = torch.where((along > low) & (along < high), along, middle)
+        new_value, new_slope = evaluate(middle)
+        below = new_value < target
+        value, slope = torch.where(below, new_value, value), torch.where(below, new_slope, slope)
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return low
+
+
+def _beyond_dead_zones(slopes: Tensor, rooms: Tensor, dead: Tensor, target: Tensor, norm: Norm) -> Crossing:
+    """The same behind a clamp, where a pixel costs its dead zone before it gains anything."""
+    gains = slopes * rooms
+    unreachable = gains.sum(-1) < target
+    if norm == "l1":
+        costs = dead + rooms
+        rates = torch.where(rooms > 0, gains / costs, 0)
+        cost, spent = greedy(rates, costs, target)
+        return Crossing(cost, torch.where(rooms > 0, rooms * (spent / costs), 0))
+    if norm == "linf":
+
+        def reached(size: Tensor) -> tuple[Tensor, Tensor]:
+            inside = size[..., None] - dead
+            moving = (inside > 0) & (inside < rooms)
+            return (slopes * inside.clamp(min=0).minimum(rooms)).sum(-1), (slopes * moving).sum(-1)
+
+        # Without dead zones it takes no more, and with them no more than the widest of them in addition.
+        plain = first_crossing(slopes, gains, target).masked_fill(unreachable, 0)
+        size = _bracket(reached, plain, plain + dead.amax(-1) * BEYOND, target)
+        moved = (size[..., None] - dead).clamp(min=0).minimum(rooms)
+        cost = torch.where(target > 0, size, 0).masked_fill(unreachable, torch.inf)
+        return Crossing(cost, torch.where(unreachable[..., None], rooms, moved))
+    return _dual(slopes, rooms, dead, target, unreachable)
+
+
+def _dual(slopes: Tensor, rooms: Tensor, dead: Tensor, target: Tensor, unreachable: Tensor) -> Crossing:
+    """The best Lagrangian bound in L2 (see the top of this module)."""
+    price = _price(slopes, rooms, dead)
+    best, best_multiplier = torch.zeros_like(target), torch.zeros_like(target)
+
+    def evaluate(multiplier: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal best, best_multiplier
+        moved, free = _moves(slopes, rooms, dead, price, multiplier)
+        bound, total = _lagrangian(slopes, dead, target, multiplier, moved)
+        better = bound > best
+        best = torch.where(better, bound, best)
+        best_multiplier = torch.where(better, multiplier, best_multiplier)
+        return total, (slopes.square() * free).sum(-1) / 2
+
+    plain = 2 * first_crossing(slopes.square(), slopes * rooms, target)
+    low = torch.where(unreachable, 0, plain)
+    high = torch.where(unreachable, 1, 2 * low)
+    for _ in range(MOST_DOUBLINGS):
+        short = (evaluate(high)[0] < target) & ~unreachable
+        if not short.any():
+            break
+        low, high = torch.where(short, high, low), torch.where(short, 2 * high, high)
+    _bracket(evaluate, low, high, target)
+    distance = best.sqrt().masked_fill(unreachable, torch.inf)
+    moved, _ = _moves(slopes, rooms, dead, price, best_multiplier)
+    return Crossing(distance, torch.where(unreachable[..., None], rooms, moved))
+
+
+def _price(slopes: Tensor, rooms: Tensor, dead: Tensor) -> Tensor:
+    """The multiplier from which on a pixel is worth using.
+
+    At λ abs(g) = 4 dead its move has grown as long as the dead zone; where there is less room for it, it is
+    at (dead + room)² / room.
+    """
+    return torch.where(rooms > dead, 4 * dead, (dead + rooms).square() / rooms) / slopes
+
+
+def _moves(
+    slopes: Tensor, rooms: Tensor, dead: Tensor, price: Tensor, multiplier: Tensor
+) -> tuple[Tensor, Tensor]:
+    """How far each pixel moves beyond its dead zone for a multiplier, and which could move further."""
+    pull = torch.addcmul(-dead, slopes, multiplier[..., None], value=0.5)
+    used = multiplier[..., None] >= price
+    return torch.where(used, pull.clamp(min=0).minimum(rooms), 0), used & (pull < rooms)
+
+
+def _lagrangian(
+    slopes: Tensor, dead: Tensor, target: Tensor, multiplier: Tensor, moved: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The lower bound on the squared distance that a multiplier gives, and what its moves gain."""
+    total = (slopes * moved).sum(-1)
+    spent = ((dead + moved).square() * (moved > 0)).sum(-1)
+    earned = multiplier * target
+    # A pixel that rounding leaves out would have been worth a few roundings of what its dead zone costs.
+    rounding = 4 * gamma(slopes.shape[-1] + 16, slopes.dtype) * (earned + multiplier * total + spent)
+    rounding = rounding + 16 * gamma(16, slopes.dtype) * dead.square().sum(-1)
+    return earned - (multiplier * total - spent) - rounding, total
+
+
+def dual_bound(
+    gradient: Float[Tensor, "*rows pixel"],
+    margin: Float[Tensor, "*rows"],
+    image: Float[Tensor, "*#rows pixel"],
+    front: Front,
+) -> Float[Tensor, "*rows"]:
+    """A lower bound on the L2 distance of :func:`crossing` behind a clamp, from a few multipliers alone.
+
+    Each is right, as any is; together they come within a few per cent of the best.
+
+    Args:
+        gradient: g = 2(q − p).
+        margin: m.
+        image: The image x in [0, 1].
+        front: A clamp.
+    """
+    slopes, rooms, dead = gradient.abs(), front.room(gradient, image), front.dead(gradient, image)
+    gains, squared = (slopes * rooms).sum(-1), slopes.square().sum(-1)
+    target = margin - 4 * gamma(slopes.shape[-1] + 8, slopes.dtype) * gains
+    straight = 2 * target.clamp(min=0) / squared.clamp(min=LEAST_SQUARE)
+    price = _price(slopes, rooms, dead)
+    bounds = []
+    for share in MULTIPLIERS:
+        moved, _ = _moves(slopes, rooms, dead, price, share * straight)
+        bounds.append(_lagrangian(slopes, dead, target, share * straight, moved)[0])
+    return round_down(torch.stack(bounds).amax(0).clamp(min=0).sqrt(), slopes.shape[-1] + 8)
+
+
 def whole(
-    distance: Float[Tensor, "*rows"], image: Float[Tensor, "*#rows pixel"], norm: Norm, binary: bool
+    distance: Float[Tensor, "*rows"], image: Float[Tensor, "*#rows pixel"], norm: Norm, front: Front
 ) -> Float[Tensor, "*rows"]:
     """Rounds up to a distance that exists: a whole number of pixels, or a cost at which some pixel flips.
 
     Args:
         distance: Lower bounds from :func:`crossing`, or their smallest.
-        image: The image x in [0, 1], before the threshold.
+        image: The image x in [0, 1].
         norm: Which norm.
-        binary: Whether the model looks at the image through the threshold at ½.
+        front: What stands between image and prototypes.
     """
     if norm == "l0":
         return distance.ceil()
-    if norm == "linf" and binary:
+    if norm == "linf" and front.binary:
         costs = (image - 0.5).abs()
         level = torch.where(costs >= distance[..., None], costs, torch.inf).amin(-1)
         return torch.where(distance > 0, level, distance)
@@ -244,7 +403,7 @@ def halfspace_distance(
     margin: Float[Tensor, "*rows"],
     image: Float[Tensor, "*#rows pixel"],
     norm: Norm,
-    binary: bool = False,
+    front: Front = GREY,
     channels: int = 1,
 ) -> Float[Tensor, "*rows"]:
     """The distance from an image to the half-space ⟨g, δ⟩ ≥ m, rounded down; a whole number for L0.
@@ -257,7 +416,7 @@ def halfspace_distance(
     >>> halfspace_distance(gradient, torch.tensor(3.0).double(), image, "l0")
     tensor(2., dtype=torch.float64)
     """
-    return whole(crossing(gradient, margin, image, norm, binary, channels).distance, image, norm, binary)
+    return whole(crossing(gradient, margin, image, norm, front, channels).distance, image, norm, front)
 
 
 def largest_gain(
@@ -275,16 +434,15 @@ def largest_gain(
     Args:
         gradient: g = 2(q − p).
         size: The size of the perturbation; a number of pixels for L0.
-        image: The image x in [0, 1], before the threshold.
+        image: The image x in [0, 1].
         norm: Which norm measures the size.
-        binary: Whether the model looks at the image through the threshold at ½.
+        binary: Whether the model looks at the image through the threshold at ½; there is no clamp.
         channels: Channels of an image, outermost in ``pixel``.
 
     >>> largest_gain(torch.tensor([3.0, 4.0]), 0.1, torch.tensor([0.5, 1.0]), "linf")
     tensor(0.3000)
     """
-    seen = binary_image(image) if binary else image
-    slopes, rooms = gradient.abs(), room(gradient, seen)
+    slopes, rooms = gradient.abs(), (BINARY if binary else GREY).room(gradient, image)
     gains = slopes * rooms
     costs = (image - 0.5).abs().expand_as(gains)
     if norm == "l0":

@@ -3,8 +3,9 @@
 A rival q wins only where it beats every own prototype p_k, so also where it beats their mixture with weights
 μ ≥ 0, Σμ = 1: ⟨g_μ, δ⟩ ≥ m_μ with g_μ = 2(q − Σ μ_k p_k), m_μ = Σ μ_k m_k. The distance to *that* half-space
 (:mod:`absynth.certify.halfspace`) is a lower bound for any μ in any norm, and by Lagrangian duality the best
-μ gives the exact distance where the norm is convex and the input grey. It is found by Frank-Wolfe steps: at
-the nearest point of the mixture's half-space see which own prototype beats q by most, and move weight to it.
+μ gives the exact distance where the norm is convex and the prototypes see the image itself. It is found by
+Frank-Wolfe steps: at the nearest point of the mixture's half-space see which own prototype beats q by most,
+and move weight to it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from absynth.certify.front import Front
 from absynth.certify.halfspace import crossing
 from absynth.norms import Norm
 
@@ -30,7 +32,7 @@ class Duels:
     """Rivals, each against own prototypes around its image.
 
     Attributes:
-        image: The image of each row, before the threshold, float64.
+        image: The image of each row, float64.
         rival: The rival prototype q of each row, float64.
         own: The own prototypes p_k of each row, float32.
         margins: m_k = s_q − s_k less every slack, float64.
@@ -69,13 +71,13 @@ class Mixtures:
     step: Float[Tensor, "row pixel"]
 
 
-def single(duels: Duels, choice: Int64[Tensor, "row"], norm: Norm, binary: bool, channels: int) -> Mixtures:
+def single(duels: Duels, choice: Int64[Tensor, "row"], norm: Norm, front: Front, channels: int) -> Mixtures:
     """The bound by one own prototype a row."""
     gradient, margin = duels.gradient(choice), duels.margin(choice)
-    return Mixtures(gradient, margin, *crossing(gradient, margin, duels.image, norm, binary, channels))
+    return Mixtures(gradient, margin, *crossing(gradient, margin, duels.image, norm, front, channels))
 
 
-def improve(duels: Duels, mixtures: Mixtures, norm: Norm, binary: bool, channels: int) -> Mixtures:
+def improve(duels: Duels, mixtures: Mixtures, norm: Norm, front: Front, channels: int) -> Mixtures:
     """One Frank-Wolfe step a row; no distance gets smaller."""
     choice = duels.strongest(mixtures.step)
     gradient, margin = duels.gradient(choice), duels.margin(choice)
@@ -83,7 +85,7 @@ def improve(duels: Duels, mixtures: Mixtures, norm: Norm, binary: bool, channels
     for share in SHARES:
         mixed_gradient = torch.lerp(mixtures.gradient, gradient, share)
         mixed_margin = torch.lerp(mixtures.margin, margin, share)
-        trial = crossing(mixed_gradient, mixed_margin, duels.image, norm, binary, channels)
+        trial = crossing(mixed_gradient, mixed_margin, duels.image, norm, front, channels)
         better = trial.distance > best.distance
         best = Mixtures(
             torch.where(better[:, None], mixed_gradient, best.gradient),
@@ -98,7 +100,7 @@ def best_mixture(
     duels: Duels,
     choice: Int64[Tensor, "row"],
     norm: Norm,
-    binary: bool,
+    front: Front,
     channels: int,
     enough: Float[Tensor, "row"],
 ) -> Float[Tensor, "row"]:
@@ -108,11 +110,11 @@ def best_mixture(
         duels: The rivals and own prototypes.
         choice: The own prototype to begin with.
         norm: Which norm.
-        binary: Whether the model looks at the image through the threshold at ½.
+        front: What stands between image and prototypes.
         channels: Channels of an image.
         enough: Distance at which a row needs no better bound.
     """
-    mixtures = single(duels, choice, norm, binary, channels)
+    mixtures = single(duels, choice, norm, front, channels)
     distance = mixtures.distance
     rows = torch.arange(len(distance), device=distance.device)
     for _ in range(STEPS):
@@ -124,6 +126,6 @@ def best_mixture(
         mixtures = Mixtures(
             mixtures.gradient[kept], mixtures.margin[kept], mixtures.distance[kept], mixtures.step[kept]
         )
-        mixtures = improve(duels, mixtures, norm, binary, channels)
+        mixtures = improve(duels, mixtures, norm, front, channels)
         distance[rows] = mixtures.distance
     return distance

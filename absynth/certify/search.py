@@ -6,13 +6,14 @@ about the order of the search enters the proof. Three levels, each for the rival
 below the best distance found:
 
 0. all rivals, from two float32 matrix products with the best own prototype p0;
-1. float32, a few hundred: for L2 the plain bound with several own prototypes, for the others p0 with the box;
+1. float32, a few hundred: for L2 the plain bound with several own prototypes (behind a clamp where that is
+   not enough the best of them with the dead zones too), for the others p0 with the box;
 2. float64, a few: the best mixture of own prototypes with the box.
 
 Level 0 is the margin over the largest gain of a unit of perturbation: ‖g‖₂ for L2 and, by Cauchy-Schwarz,
-sqrt(pixels) ‖g‖₂ ≥ ‖g‖₁ for Linf. For L1 and L0, and behind a threshold, no pixel gains more than 2, so the
-bound depends on the margin alone. Where that leaves too many rivals, :mod:`absynth.certify.sieve` checks all
-of them against the distance found so far.
+sqrt(pixels) ‖g‖₂ ≥ ‖g‖₁ for Linf; a clamp makes no change larger. For L1 and L0, and behind a threshold, no
+pixel gains more than 2, so the bound depends on the margin alone. Where that leaves too many rivals,
+:mod:`absynth.certify.sieve` checks all of them against the distance found so far.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from absynth.certify.codebook import Codebook
-from absynth.certify.halfspace import binary_image, crossing
+from absynth.certify.halfspace import crossing, dual_bound
 from absynth.certify.mixture import Duels, best_mixture
 from absynth.certify.rounding import double_slack
 from absynth.certify.sieve import moves_within, safe_rivals
@@ -101,7 +102,7 @@ def prune_slack(codebook: Codebook) -> Float[Tensor, "entry"]:
 
 def scan(codebook: Codebook, image: Float[Tensor, "batch pixel"], label: int) -> Batch:
     """Scores all prototypes for images that the model gives the class ``label``."""
-    seen = binary_image(image) if codebook.binary else image
+    seen = codebook.front.see(image)
     slack = prune_slack(codebook)
     scores = torch.addmm(codebook.energies - slack, seen, codebook.images.T, alpha=-2)
     own = codebook.own(label)
@@ -152,7 +153,7 @@ class Search:
         self.norm = norm
         self.channels = channels
         self.relative = rounded_scores(codebook)
-        self.by_length = not codebook.binary and norm in ("l2", "linf")
+        self.by_length = not codebook.front.binary and norm in ("l2", "linf")
 
     def run(self, batch: Batch, slack: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
         """A lower bound on each image's distance to the nearest place where any rival wins.
@@ -179,7 +180,7 @@ class Search:
             if len(left) == 0:
                 break
             pending, batch, bounds = pending[left], batch.select(left), bounds[left]
-            if count == CANDIDATES[0] and (self.norm != "l2" or self.codebook.binary):
+            if count == CANDIDATES[0] and (self.norm != "l2" or self.codebook.front.binary):
                 seeds = lowest.indices[left, :SEEDS]
                 bounds = self._sieve(batch, slack[pending], nearest[left], seeds, bounds)
             nearest = nearest[left]
@@ -205,7 +206,7 @@ class Search:
         kept = (bounds[0] < distance * (1 - 2 * NEAR)).nonzero()[:, 0]
         if len(kept) == 0:
             return kept, limit[:0]
-        kept = kept[self._second_bounds(batch, slack, kept[None])[0] < distance]
+        kept = kept[self._second_bounds(batch, slack, kept[None], limit)[0] < distance]
         own_scores = exact_scores(self.codebook, batch.seen, batch.own_rows)
         refined = [limit[:0]]
         for some in kept.split(REFINED_AT_ONCE):
@@ -233,7 +234,7 @@ class Search:
         needed = margins.mul_((1 - 4 * self.relative) / 2)
         if self.norm == "l0":
             return needed.div_(self.channels)
-        if not self.codebook.binary:
+        if not self.codebook.front.binary:
             return needed
         costs = (batch.image.double() - 0.5).abs().sort(dim=1).values
         spent = {"linf": costs, "l1": costs.cumsum(1), "l2": costs.square().cumsum(1)}[self.norm]
@@ -256,7 +257,7 @@ class Search:
         """Raises the bounds of the rivals that cannot win nearer than ``distance`` to just below it."""
         size = (distance * (1 - NEAR)).float()
         moves = moves_within(
-            batch.image.double(), size.double(), self.norm, self.codebook.binary, self.channels
+            batch.image.double(), size.double(), self.norm, self.codebook.front, self.channels
         )
         best = self.codebook.images[batch.own_rows[:, 0]]
         safe = safe_rivals(
@@ -279,7 +280,7 @@ class Search:
         nearest: Float[Tensor, "batch"],
     ) -> Float[Tensor, "batch"]:
         """The smallest of ``nearest`` and the distances to some rivals, by levels 1 and 2."""
-        bounds, order = self._second_bounds(batch, slack, rivals).double().sort(dim=1)
+        bounds, order = self._second_bounds(batch, slack, rivals, nearest).double().sort(dim=1)
         rivals = rivals.gather(1, order)
         own_scores = exact_scores(self.codebook, batch.seen, batch.own_rows)
         start = 0
@@ -294,33 +295,33 @@ class Search:
             start = stop
         return nearest
 
-    def _second_bounds(self, batch: Batch, slack: Tensor, rivals: Tensor) -> Float[Tensor, "batch some"]:
-        """Level 1."""
+    def _second_bounds(
+        self, batch: Batch, slack: Tensor, rivals: Tensor, nearest: Tensor
+    ) -> Float[Tensor, "batch some"]:
+        """Level 1; bounds beyond ``nearest`` need not be good."""
         parts = []
         width = max(1, ELEMENTS // (len(rivals) * self.codebook.pixels))
-        own = self.codebook.images[batch.own_rows]
+        own, front, image = self.codebook.images[batch.own_rows], self.codebook.front, batch.image[:, None]
         high = (batch.own_high.double() + slack[:, None] * SLIGHTLY_MORE).float()
         for some in rivals.split(width, dim=1):
             images = self.codebook.images[some]
             margins = (batch.rival_low.gather(1, some)[:, :, None] - high[:, None]).clamp_(min=0)
-            if self.codebook.binary or self.norm != "l2":
-                gradient = 2 * (images - own[:, :1])
-                parts.append(
-                    crossing(
-                        gradient,
-                        margins[:, :, 0],
-                        batch.image[:, None],
-                        self.norm,
-                        self.codebook.binary,
-                        self.channels,
-                    ).distance
-                )
+            if front.binary or self.norm != "l2":
+                gradient, margin = 2 * (images - own[:, :1]), margins[:, :, 0]
+                parts.append(crossing(gradient, margin, image, self.norm, front, self.channels).distance)
             else:
                 squares = self.codebook.squares
                 energy = squares[some][:, :, None] + squares[batch.own_rows][:, None]
                 energy = (energy * (1 + 4 * self.relative)).baddbmm_(images, own.mT, alpha=-2).clamp_(min=0)
                 gain = 2 * energy.sqrt_() * (1 + 4 * self.relative)
-                parts.append((margins / (gain + 1e-30)).amax(-1))
+                bounds, choice = (margins / (gain + 1e-30)).max(-1)
+                if front.clamps:
+                    row, column = (bounds < nearest[:, None]).nonzero(as_tuple=True)
+                    best = choice[row, column]
+                    gradient = 2 * (images[row, column] - own[row, best])
+                    found = dual_bound(gradient, margins[row, column, best], batch.image[row], front)
+                    bounds[row, column] = bounds[row, column].maximum(found)
+                parts.append(bounds)
         return torch.cat(parts, dim=1)
 
     def _refine(
@@ -338,4 +339,4 @@ class Search:
         duels = Duels(batch.image[image].double(), rival, own, margins)
         length = (rival.float()[:, None] - own).norm(dim=-1).double()
         choice = (margins / (length + 1e-30)).argmax(dim=1)
-        return best_mixture(duels, choice, self.norm, codebook.binary, self.channels, enough[image])
+        return best_mixture(duels, choice, self.norm, codebook.front, self.channels, enough[image])

@@ -1,6 +1,6 @@
 """Which rivals cannot win within a given distance: one matrix product, then a pass over the few left.
 
-For every norm but L2 of a grey image, the largest gain within a distance d is at most
+For every norm but L2 without a threshold, the largest gain within a distance d is at most
 
     t B + Σ_i max((2(q_i − p_i) up_i − t cost_i)⁺, (2(p_i − q_i) down_i − t cost_i)⁺)
 
@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from absynth.certify.halfspace import binary_image
+from absynth.certify.front import Front
 from absynth.norms import Norm
 
 ROWS_AT_ONCE = 256
@@ -67,35 +67,37 @@ def moves_within(
     image: Float[Tensor, "batch pixel"],
     distance: Float[Tensor, "batch"],
     norm: Norm,
-    binary: bool,
+    front: Front,
     channels: int,
 ) -> Moves:
     """What can be done within a distance of each image.
 
     Args:
-        image: Before the threshold, float64.
+        image: Float64.
         distance: How far.
-        norm: Which norm; not L2 for grey input.
-        binary: Whether the model looks at the image through the threshold at ½.
+        norm: Which norm; L2 only behind a threshold.
+        front: What stands between image and prototypes.
         channels: Channels of an image.
     """
-    seen = binary_image(image) if binary else image
-    up, down = 1 - seen, seen
+    up, down = front.up(image), front.down(image)
+    dead_up, dead_down = front.dead_up(image), front.dead_down(image)
     flip = (image - 0.5).abs()
     none = torch.zeros_like(image)
     budget = distance
     if norm == "linf":
-        if binary:
+        if front.binary:
             allowed = (flip <= distance[:, None]).double()
             up, down = up * allowed, down * allowed
         else:
-            up, down = up.minimum(distance[:, None]), down.minimum(distance[:, None])
+            up = up.minimum((distance[:, None] - dead_up).clamp(min=0))
+            down = down.minimum((distance[:, None] - dead_down).clamp(min=0))
         return Moves(up, down, none, none, torch.zeros_like(distance))
     if norm == "l0":
         # A pixel's channels share its cost: (Σ gain_c − t)⁺ ≤ Σ (gain_c − t / channels)⁺.
         costs = (none + 1 / channels, none + 1 / channels)
-    elif not binary:
-        costs = (up, down)
+    elif not front.binary:
+        # A move costs no less than its share of the whole move does, which pays the dead zone once.
+        costs = (up + dead_up, down + dead_down)
     elif norm == "l1":
         costs = (flip, flip)
     else:

@@ -206,7 +206,7 @@ def audit(
     """Attacks certified images with every attack of a suite and looks around in their balls.
 
     Args:
-        name: A model by prototypes, or one behind a threshold.
+        name: A model by prototypes, or one behind a threshold or a clamp.
         norms: In which norms.
         suite: Of attacks.
         count: How many test images.

@@ -14,7 +14,7 @@ from absynth.certify.codebook import find_prototypes
 from absynth.errors import AbsynthError
 from absynth.inference import CodebookABS
 from absynth.inference.codebook import draw_latents
-from absynth.models.cnn import Binarized
+from absynth.models.front import Clamped, Fronted
 from absynth.models.vae import Decoder
 from absynth.norms import Norm
 from absynth.shapes import Images, Labels
@@ -49,7 +49,7 @@ def certificate_speed(
     """Times certificates of the same decoders with codebooks of several sizes, drawn from the prior.
 
     Args:
-        model: Codebook ABS, or one behind a threshold.
+        model: Codebook ABS, or one behind a threshold or a clamp.
         images: What to certify.
         labels: Their classes.
         norms: In which norms.
@@ -62,13 +62,14 @@ def certificate_speed(
     found = find_prototypes(model)
     if found is None or not isinstance(found[0], CodebookABS):
         raise AbsynthError("The speed is measured on a codebook ABS; name codebook-abs or its binary form.")
-    codebook, binary = found[0], found[1]
+    codebook = found[0]
+    arguments = (model.tail,) if isinstance(model, Clamped) else ()
     decoders = [decoder for decoder in codebook.decoders if isinstance(decoder, Decoder)]
     for size in sizes:
         latents = draw_latents(size, seed=seed).to(images.device)
         resized = CodebookABS(decoders, latents)
         resized.prepare()
-        classifier = Binarized(resized) if binary else resized
+        classifier = type(model)(resized, *arguments) if isinstance(model, Fronted) else resized
         for norm in norms:
             started = time.perf_counter()
             radius = certify(classifier, images, labels, norm).radius

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from absynth.data.domain import DIGITS, Size, check_classes, check_size
-from absynth.errors import AbsynthError
 from absynth.memory import in_pieces
-from absynth.models.pretrained import PretrainedModel, build, full_config, register
+from absynth.models.front import Fronted
+from absynth.models.pretrained import PretrainedModel, register
 from absynth.models.vae import check_image_size, encoder_kernels, size_entry
 from absynth.shapes import Images, Logits
 
@@ -132,7 +132,7 @@ def binarize(images: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 @register
-class Binarized(PretrainedModel):
+class Binarized(Fronted):
     """Any classifier behind the threshold at ½: ``Binarized(model)(x) == model(binarize(x))``.
 
     Args:
@@ -142,29 +142,6 @@ class Binarized(PretrainedModel):
 
     type_name = "binarized"
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def config(self) -> dict[str, Any]:
-        """The config of the model behind the threshold."""
-        if not isinstance(self.model, PretrainedModel):
-            raise AbsynthError(
-                f"A {type(self.model).__name__} cannot be saved; only models of absynth have a config."
-            )
-        return {"model": full_config(self.model)}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Binarized:
-        """The configured model behind a threshold."""
-        return cls(build(config["model"]))
-
-    def prepare(self, cached: bool = False) -> None:
-        """Prepares the model behind the threshold."""
-        if isinstance(self.model, PretrainedModel):
-            self.model.prepare(cached)
-
-    def forward(self, images: Images) -> Logits:
-        """The logits of the thresholded images."""
-        logits: Tensor = self.model(binarize(images))
-        return logits
+    def see(self, images: Images) -> Images:
+        """The thresholded images."""
+        return binarize(images)

@@ -26,7 +26,9 @@ from training_vaes import VAE_SIZES, measure_size, with_short_training
 
 from absynth.data import load_dataset
 from absynth.errors import AbsynthError
+from absynth.models.pretrained import read_config
 from absynth.progress import progress_display
+from absynth.zoo import model_folder
 
 DOCS = Path(__file__).parents[1]
 NAMES: dict[str, Sequence[str]] = {
@@ -76,8 +78,12 @@ def run_part(part: str, names: set[str], study: Study, records: Path, model: str
         if model is None:
             raise AbsynthError(f"The part '{part}' looks at a finished model; name one with --model.")
         with progress_display() as progress:
-            measure = measure_sizes if part == "sizes" else measure_samples
-            measure(load_held_out(model, study), study, records, progress)
+            finished = load_held_out(model, study)
+            if part == "sizes":
+                measure_sizes(finished, study, records, progress)
+            else:
+                training = read_config(model_folder(model)).get("training", {})
+                measure_samples(finished, training.get("prior", 1.0), study, records, progress)
         return
     shorter = with_short_training(study)
     for name in NAMES[part]:

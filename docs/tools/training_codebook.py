@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -16,11 +17,12 @@ from absynth.certify import certify
 from absynth.errors import AbsynthError
 from absynth.inference import CodebookABS
 from absynth.models.confidence import logits_to_probabilities
+from absynth.models.front import Clamped
 from absynth.progress import Progress
 from absynth.recipes import read_validation
 from absynth.shapes import Images
 from absynth.training import fingerprint
-from absynth.zoo import model_folder
+from absynth.zoo import model_folder, unwrap
 
 CODEBOOK_SIZES = (1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 50_000)
 """Prototypes a class."""
@@ -32,8 +34,12 @@ BATCH = 256
 """Images classified together."""
 
 
-def load_held_out(model: str | Path, study: Study) -> CodebookABS:
-    """A finished codebook that was trained without the images that the study measures on.
+Finished = CodebookABS | Clamped
+"""A certified model for grey images."""
+
+
+def load_held_out(model: str | Path, study: Study) -> Finished:
+    """A finished certified model that was trained without the images that the study measures on.
 
     Args:
         model: Its folder, or a name that :func:`absynth.load` knows.
@@ -49,12 +55,24 @@ def load_held_out(model: str | Path, study: Study) -> CodebookABS:
             f"with a share of {study.validation.share:.4f} held out (seed {study.validation.seed})."
         )
     loaded = absynth.load(model)
-    if not isinstance(loaded, CodebookABS):
+    if not isinstance(unwrap(loaded), CodebookABS) or not isinstance(loaded, Finished):
         raise AbsynthError(f"The model '{model}' has no codebook of decoded latents for grey images.")
     return loaded
 
 
-def measure_sizes(model: CodebookABS, study: Study, records: Path, progress: Progress) -> list[Record]:
+def codebook_of(model: Finished) -> CodebookABS:
+    """The codebook of a finished model, behind the clamp if there is one."""
+    inner = unwrap(model)
+    assert isinstance(inner, CodebookABS)
+    return inner
+
+
+def see(model: Finished, images: Images) -> Images:
+    """What the codebook sees of images."""
+    return model.see(images) if isinstance(model, Clamped) else images
+
+
+def measure_sizes(model: Finished, study: Study, records: Path, progress: Progress) -> list[Record]:
     """The records of a codebook's first latents, more and more of them, up to all that are stored.
 
     The latents of the training images come first, in a random order, and then those of bent copies. To have
@@ -66,23 +84,25 @@ def measure_sizes(model: CodebookABS, study: Study, records: Path, progress: Pro
         records: Folder of the records.
         progress: Where to show the measurements.
     """
-    identity = fingerprint(model.latents, *model.decoders.state_dict().values())
-    stored = model.latents.shape[1]
+    codebook = codebook_of(model)
+    identity = fingerprint(codebook.latents, *codebook.decoders.state_dict().values())
+    stored = codebook.latents.shape[1]
     rows = study.certified
     images, labels = study.images[rows], study.labels[rows]
     # The table of all would take memory beside those that are measured.
-    model.prototype_images = model.prototype_images[:, :0].clone()
-    model.projection = None
+    codebook.prototype_images = codebook.prototype_images[:, :0].clone()
+    codebook.projection = None
 
     def measure(count: int) -> Record:
         started = clock()
-        smaller = CodebookABS(
-            list(model.decoders),  # type: ignore[arg-type]
-            model.latents[:, :count],
-            model.biases,
-            model.alpha,
+        table = CodebookABS(
+            list(codebook.decoders),  # type: ignore[arg-type]
+            codebook.latents[:, :count],
+            codebook.biases,
+            codebook.alpha,
         )
-        smaller.prepare()
+        table.prepare()
+        smaller = Clamped(table, model.tail) if isinstance(model, Clamped) else table
         decoded = clock()
         with torch.no_grad():
             smaller(images[:BATCH])
@@ -92,14 +112,13 @@ def measure_sizes(model: CodebookABS, study: Study, records: Path, progress: Pro
         classified = clock()
         certificate = certify(smaller, images, labels, "l2", progress=progress)
         certified = clock()
-        table = smaller.prototype_images.nbytes + smaller.prototype_offsets.nbytes
         return {
             "clean": float((certificate.prediction == labels).double().mean()),
             "certified": {"images": len(rows), **certified_figures(certificate, CERTIFIED_AT)},
             "decode_seconds": round(decoded - started, 3),
             "classify_milliseconds": round(1000 * (classified - warm) / len(rows), 4),
             "certify_milliseconds": round(1000 * (certified - classified) / len(rows), 4),
-            "bytes": table,
+            "bytes": table.prototype_images.nbytes + table.prototype_offsets.nbytes,
         }
 
     made = []
@@ -111,7 +130,7 @@ def measure_sizes(model: CodebookABS, study: Study, records: Path, progress: Pro
 
 
 @torch.no_grad()
-def confidences(model: CodebookABS, images: Images) -> Float[Tensor, "batch"]:
+def confidences(model: Finished, images: Images) -> Float[Tensor, "batch"]:
     """The probability of the likeliest class."""
     pieces = [logits_to_probabilities(model(some)).amax(1) for some in images.split(BATCH)]
     return torch.cat(pieces)
@@ -129,18 +148,20 @@ def permute(images: Images, generator: torch.Generator) -> Images:
     return flat.gather(1, order).view_as(images)
 
 
-def measure_samples(model: CodebookABS, study: Study, records: Path, progress: Progress) -> Record:
+def measure_samples(model: Finished, prior: float, study: Study, records: Path, progress: Progress) -> Record:
     """The record of a model's confidence on digits and on what is none; beside it, a sheet of what it makes.
 
     Args:
         model: Finished.
+        prior: What the squares of its latents are worth, where those of the VAEs are worth 1.
         study: The images, and how many are measured.
         records: Folder of the record and the sheet.
         progress: Where to show that something is done.
     """
     rows = study.certified
     images, labels = study.images[rows], study.labels[rows]
-    identity = fingerprint(model.latents, *model.decoders.state_dict().values())
+    codebook = codebook_of(model)
+    identity = fingerprint(codebook.latents, *codebook.decoders.state_dict().values())
 
     def make() -> Record:
         task = progress.add_task("confidence", total=3, note="")
@@ -157,9 +178,9 @@ def measure_samples(model: CodebookABS, study: Study, records: Path, progress: P
         first = torch.stack([(labels == label).nonzero()[0, 0] for label in range(study.classes)])
         sheet = Sheet(
             images[first],
-            own_prototypes(model, images[first]),
-            draw_samples(model, generator),
-            draw_samples(model, generator),
+            own_prototypes(codebook, see(model, images[first])),
+            draw_samples(codebook, prior, generator),
+            draw_samples(codebook, prior, generator),
             unlike["noise"][first],
             unlike["permuted"][first],
         )
@@ -172,7 +193,7 @@ def measure_samples(model: CodebookABS, study: Study, records: Path, progress: P
         }
 
     path = records / "samples.json"
-    described = study.describe(model=identity, alpha=model.alpha)
+    described = study.describe(model=identity, alpha=codebook.alpha)
     if not (records / "sheet.png").exists():
         path.unlink(missing_ok=True)
     return once(path, described, make)
@@ -186,7 +207,8 @@ def own_prototypes(model: CodebookABS, images: Images) -> Images:
     return model.prototype_images[labels, chosen].view_as(images)
 
 
-def draw_samples(model: CodebookABS, generator: torch.Generator) -> Images:
-    """An image of each class, decoded from a draw of N(0, I)."""
+def draw_samples(model: CodebookABS, prior: float, generator: torch.Generator) -> Images:
+    """An image of each class, decoded from a draw of N(0, I), which ``prior`` has scaled."""
     latents = torch.randn(len(model.decoders), 1, model.latents.shape[2], generator=generator)
+    latents = math.sqrt(prior) * latents
     return torch.cat([model.decode(label, own) for label, own in enumerate(latents)])

@@ -17,6 +17,7 @@ from training_variants import (
     PROTOTYPE_RATE,
     PRUNED_BY,
     Training,
+    clamped,
     free_prototypes,
     learned_biases,
     learned_encoders,
@@ -100,6 +101,11 @@ IDEAS: dict[str, Idea] = {
         details={"seed": SECOND_SEED},
         seeds=(0, SECOND_SEED),
     ),
+    "clamp": Idea("a clamp in front, values from 0.1 to 0.9", clamped, {"tail": 0.1}),
+    "clamp-prior": Idea("the clamp, and 0.3 times the offsets", clamped, {"tail": 0.1, "prior": 0.3}),
+    "clamp-prior-1.8": Idea(
+        "both, and a target of 1.8", clamped, {"tail": 0.1, "prior": 0.3, "target": 1.8, "target_weight": 0.5}
+    ),
     "pruned": Idea(
         "the prototypes kept that win most often, out of 3.75 times as many",
         pruned,
@@ -127,7 +133,8 @@ def measure_idea(name: str, study: Study, records: Path, progress: Progress) -> 
         started = clock()
         outcome = idea.train(study, settings, progress)
         seconds = round(clock() - started, 1)
-        figures = study.measure(Table(outcome.prototypes, outcome.offsets), progress)
+        model = settings.behind(Table(outcome.prototypes, outcome.offsets))
+        figures = study.measure(model, progress)
         return {"seconds": seconds, "loss": outcome.history[-1] if outcome.history else None, **figures}
 
     described = study.describe(

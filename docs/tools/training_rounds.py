@@ -16,15 +16,13 @@ from training_study import Start, copy_decoders
 from absynth.certified import (
     BENT_AT_ONCE,
     CertifiedSettings,
-    Pairs,
-    box_distance,
     decode,
     draw_codebook,
     learn,
-    mine,
 )
 from absynth.inference.codebook import DECODED_AT_ONCE
 from absynth.models.projection import principal_axes
+from absynth.pairs import Pairs, box_distance, clamped_distance, mine
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels
 from absynth.training import Perturbation
@@ -64,6 +62,11 @@ Learning = Callable[
 """One pass over mined pairs; the mean of their loss."""
 
 learn_hinge: Learning = partial(learn, distance=box_distance)
+
+
+def learn_clamped(tail: float) -> Learning:
+    """The same behind a clamp."""
+    return partial(learn, distance=partial(clamped_distance, tail=tail))
 
 
 @torch.no_grad()
@@ -194,7 +197,7 @@ def run_rounds(
         flat = changed.flatten(1)
         offer = source(chosen, generator)
         pairs = mine(
-            flat,
+            settings.see(flat),
             labels[chosen],
             offer.prototypes,
             offer.offsets,

@@ -10,20 +10,20 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from absynth.certified import (
-    CERTIFIED,
     EXPLAINING,
     HELD_OUT,
     HIDDEN,
     CertifiedSettings,
+    bend_clamped,
     certified_figures,
     encode,
 )
@@ -38,8 +38,11 @@ from absynth.recipes import accuracy, codebook_latents
 from absynth.shapes import Images, Labels
 from absynth.training import TrainingSettings, bend, train_vaes
 
-SMALL = replace(CERTIFIED, rounds=20, images=4000, compared=4000)
-"""What every idea is tried with: a few minutes on one core."""
+SMALL = CertifiedSettings(rounds=20, images=4000, compared=4000)
+"""What every idea is tried with, without a clamp in front: a few minutes on one core."""
+
+EXPLAINED = replace(EXPLAINING, learning_rate=2e-3)
+"""How the VAEs are trained that see no clamp."""
 
 PROTOTYPES = 8_000
 """Of a class, in the codebooks that are measured."""
@@ -118,7 +121,7 @@ class Study:
     labels: Labels
     work: Path
     settings: CertifiedSettings = SMALL
-    explaining: TrainingSettings = EXPLAINING
+    explaining: TrainingSettings = EXPLAINED
     hidden: tuple[int, ...] = HIDDEN
     prototypes: int = PROTOTYPES
     measured: int = MEASURED
@@ -145,6 +148,19 @@ class Study:
         """The rows of those that are certified, drawn with seed 0."""
         generator = torch.Generator().manual_seed(0)
         return self.held_out[torch.randperm(len(self.held_out), generator=generator)[: self.measured]]
+
+    def clamped(self, progress: Progress, settings: CertifiedSettings) -> Start:
+        """The VAEs that see what a clamp makes of images, trained unless that was done before."""
+        vaes, _ = train_vaes(
+            *self.trained,
+            EXPLAINING,
+            classes=self.classes,
+            folder=self.work / f"vaes-{settings.tail:g}" / "checkpoints",
+            progress=progress,
+            perturbation=partial(bend_clamped, tail=settings.tail),
+            hidden=self.hidden,
+        )
+        return self.begin(vaes, settings)
 
     def start(self, progress: Progress, seed: int = 0) -> Start:
         """The VAEs of a seed, trained unless that was done before, and what they say of the images."""
@@ -185,7 +201,7 @@ class Study:
         ]
         return torch.stack(drawn)
 
-    def measure(self, model: PrototypeClassifier, progress: Progress) -> Record:
+    def measure(self, model: nn.Module, progress: Progress) -> Record:
         """Clean accuracy on all images held out, and what is proven of some in L2, with every radius."""
         rows, everyone = self.certified, self.held_out
         certificate = certify(model, self.images[rows], self.labels[rows], "l2", progress=progress)

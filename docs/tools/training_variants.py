@@ -19,13 +19,14 @@ from training_rounds import (
     Offer,
     both_decoders,
     embed,
+    learn_clamped,
     learn_hinge,
     make_all,
     run_rounds,
 )
 from training_study import SECOND_SEED, Start, Study
 
-from absynth.certified import BENT_AT_ONCE, CertifiedSettings, decode
+from absynth.certified import BENT_AT_ONCE, CertifiedSettings, decode, weigh_prior
 from absynth.models.vae import VAE, Posterior
 from absynth.progress import Progress
 from absynth.shapes import Images
@@ -139,6 +140,17 @@ def rounds(
         perturbation=perturbation,
         learning=learning,
     )
+
+
+def clamped(study: Study, settings: CertifiedSettings, progress: Progress) -> Outcome:
+    """The recipe behind a clamp, perhaps with a smaller weight of the prior."""
+    start = study.clamped(progress, settings)
+    decoders = start.decoders()
+    posterior = weigh_prior(decoders, start.posterior, settings.prior)
+    book = Decoded(decoders, study.classes)
+    learning = learn_clamped(settings.tail)
+    history = rounds(study, settings, progress, book, [Start(start.vaes, posterior)], learning=learning)
+    return Outcome(*book.table(study.latents(posterior)), history)
 
 
 def learned_latents(study: Study, settings: CertifiedSettings, progress: Progress) -> Outcome:

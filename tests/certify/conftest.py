@@ -11,8 +11,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import linprog, minimize
-from torch import Tensor
+from torch import Tensor, nn
 
+from absynth.models.cnn import Binarized
+from absynth.models.front import Clamped
 from absynth.models.prototypes import PrototypeClassifier
 
 Array = NDArray[np.float64]
@@ -120,14 +122,15 @@ class Oracle:
         )
         return float(result.fun)
 
-    def grid(self, image: Array, label: int, norm: str, levels: int) -> float:
+    def grid(self, image: Array, label: int, norm: str, levels: int, tail: float = 0.0) -> float:
         """The distance to the nearest point of a grid over the box that is decided otherwise.
 
-        The grid holds the image's own values, so that it sees sparse changes.
+        The grid holds the image's own values, so that it sees sparse changes. With a tail the classifier
+        sees values from it to 1 − tail alone.
         """
-        axes = [np.unique(np.append(np.linspace(0, 1, levels), value)) for value in image]
+        axes = [np.unique([*np.linspace(0, 1, levels), tail, 1 - tail, value]) for value in image]
         points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(image))
-        found = points[self.decided_otherwise(points, label)] - image
+        found = points[self.decided_otherwise(points.clip(tail, 1 - tail), label)] - image
         if len(found) == 0:
             return math.inf
         if norm == "l0":
@@ -187,6 +190,12 @@ class Toolbox:
 
     def random_images(self, seed: int, count: int, height: int, width: int) -> Tensor:
         return random_images(seed, count, height, width)
+
+    def behind(self, front: str, model: PrototypeClassifier) -> nn.Module:
+        """The model behind nothing (``grey``), behind a threshold or behind a clamp."""
+        fronts = {"grey": lambda model: model, "binary": Binarized, "clamped": Clamped}
+        classifier: nn.Module = fronts[front](model)
+        return classifier
 
     def oracle(self, model: PrototypeClassifier) -> Oracle:
         stored = model.prototypes()

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from absynth.certify import certify, codebook, mixture, search
 from absynth.certify.codebook import Codebook
+from absynth.certify.front import Front
 from absynth.certify.mixture import Duels
+from absynth.models.front import Clamped
 from absynth.norms import NORMS
 
 
@@ -45,9 +47,24 @@ def test_a_dropped_box_sign_is_caught(toolbox: Any, monkeypatch: pytest.MonkeyPa
     model = toolbox.random_codebook(2, classes=3, count=3, pixels=6)
     images = toolbox.random_images(2, 6, 2, 3)
     assert violations(toolbox, model, model, images, "l1", binary=False) == 0
-    flipped = "absynth.certify.halfspace.room"
-    monkeypatch.setattr(flipped, lambda gradient, image: torch.where(gradient > 0, image, 1 - image))
+    monkeypatch.setattr(
+        Front, "room", lambda self, gradient, image: torch.where(gradient > 0, image, 1 - image)
+    )
     assert violations(toolbox, model, model, images, "l1", binary=False) > 0
+
+
+def test_a_dead_zone_counted_twice_is_caught(toolbox: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of a black pixel between prototypes at 0.2 and 0.6, seen as 0.2, 0.2 changes nothing and 0.4 decides.
+    model = toolbox.codebook(torch.tensor([[[0.2]], [[0.6]]]), torch.zeros(2, 1))
+    black, label = torch.zeros(1, 1, 1, 1), torch.tensor([0])
+    truth = toolbox.oracle(model).grid(black.flatten().double().numpy(), 0, "linf", 101, 0.2)
+    assert truth == pytest.approx(0.4, abs=0.02)
+    for norm in ("l2", "linf"):
+        assert float(certify(Clamped(model, 0.2), black, label, norm).radius) == pytest.approx(0.4, abs=1e-4)
+    once = Front.dead
+    monkeypatch.setattr(Front, "dead", lambda self, gradient, image: 2 * once(self, gradient, image))
+    for norm in ("l2", "linf"):
+        assert float(certify(Clamped(model, 0.2), black, label, norm).radius) > 0.5
 
 
 def no_forward_slack(self: Codebook, own_score: Tensor) -> Tensor:

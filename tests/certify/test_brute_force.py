@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from absynth.certify import certify
 from absynth.models.cnn import Binarized
+from absynth.models.front import Clamped
 from absynth.norms import NORMS, distance
 
 GREY_EXACT = ("l2", "l1", "linf")
@@ -87,6 +88,28 @@ def test_binary_is_at_most_the_brute_force_minimum(toolbox: Any, norm: str, seed
     assert not result.exact and result.warning is not None
     for image, label, radius in zip(images.flatten(1).double().numpy(), labels, result.radius, strict=True):
         assert radius <= expected(oracle.binary(image, int(label), norm), norm, 8) + 1e-12
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("seed", range(5))
+def test_behind_a_clamp_no_grid_point_in_the_ball_is_decided_otherwise(
+    toolbox: Any, norm: str, seed: int
+) -> None:
+    levels, tail = 9, 0.1
+    model = toolbox.random_codebook(seed + 60, classes=3, count=1 if seed % 2 else 3, pixels=4)
+    classifier = Clamped(model, tail)
+    images = toolbox.random_images(seed, 6, 2, 2)
+    labels = classifier(images).argmax(1)
+    oracle = toolbox.oracle(model)
+    result = certify(classifier, images, labels, norm, exact=True)
+    assert not result.exact and result.warning is not None and "0.1" in result.rule
+    # With four pixels any one of them may be enough, and then L0 has nothing to prove.
+    assert norm == "l0" or bool((result.radius > 0).any())
+    for image, label, radius in zip(images.flatten(1).double().numpy(), labels, result.radius, strict=True):
+        on_grid = oracle.grid(image, int(label), norm, levels, tail)
+        assert radius <= expected(on_grid, norm, 4) + 1e-9
+        if norm == "linf" and math.isfinite(on_grid) and seed % 2:
+            assert radius >= on_grid - 2 / (levels - 1)
 
 
 @pytest.mark.parametrize(("norm", "binary"), [("l0", False), ("l0", True), ("linf", True)])

@@ -19,6 +19,8 @@ from absynth.models.prototypes import NearestNeighbour
 from absynth.norms import NORMS, Norm
 from absynth.progress import Progress
 
+FRONTS = ["grey", "binary", "clamped"]
+
 
 @pytest.fixture
 def model(toolbox: Any) -> Any:
@@ -67,11 +69,11 @@ def test_models_that_cannot_be_certified(toolbox: Any, images: Tensor) -> None:
             certify(broken, images, torch.zeros(5, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("front", FRONTS)
 def test_a_certifier_says_the_same_and_reads_the_prototypes_once(
-    model: Any, images: Tensor, binary: bool, monkeypatch: pytest.MonkeyPatch
+    toolbox: Any, model: Any, images: Tensor, front: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    classifier = Binarized(model) if binary else model
+    classifier = toolbox.behind(front, model)
     labels = classifier(images).argmax(1)
     expected = [certify(classifier, images, labels, norm, exact=True) for norm in NORMS]
     certifier = Certifier(classifier)
@@ -89,12 +91,12 @@ def test_a_certifier_says_the_same_and_reads_the_prototypes_once(
             assert torch.equal(again.adversarials.nan_to_num(), certified.adversarials.nan_to_num())
 
 
-@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("front", FRONTS)
 @pytest.mark.parametrize("norm", NORMS)
 def test_every_tensor_is_made_on_the_device_of_the_images(
-    model: Any, images: Tensor, norm: str, binary: bool
+    toolbox: Any, model: Any, images: Tensor, norm: str, front: str
 ) -> None:
-    classifier = Binarized(model) if binary else model
+    classifier = toolbox.behind(front, model)
     labels = classifier(images).argmax(1)
     expected = certify(classifier, images, labels, norm, exact=True)
     # A tensor that is made without saying where would be on this device, and could not meet the others.
@@ -161,16 +163,16 @@ def test_what_another_norm_left_behind_changes_no_bound(model: Any, images: Tens
     assert torch.equal(first(after, slack), first(batch, slack))
 
 
-@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("front", FRONTS)
 @pytest.mark.parametrize("norm", NORMS)
-def test_the_wrong_label_and_ties_have_radius_zero(toolbox: Any, norm: str, binary: bool) -> None:
+def test_the_wrong_label_and_ties_have_radius_zero(toolbox: Any, norm: str, front: str) -> None:
     model = toolbox.random_codebook(1, classes=3, count=3, pixels=8)
     model.prototype_images[1, 0] = model.prototype_images[0, 0].round()
     model.prototype_images[0, 0] = model.prototype_images[1, 0]
     model.prototype_offsets[:2, 0] = -1.0
     model.index()
     images = model.prototype_images[0, 0].view(1, 1, 2, 4).repeat(2, 1, 1, 1)
-    classifier = Binarized(model) if binary else model
+    classifier = toolbox.behind(front, model)
     result = certify(classifier, images, torch.tensor([0, 2]), norm, exact=True)
     assert result.prediction.tolist() == [0, 0]
     assert result.radius.tolist() == [0, 0]

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy.optimize import linprog
 from torch import Tensor
 
-from absynth.certify.halfspace import binary_image, crossing, greedy, halfspace_distance, largest_gain
+from absynth.certify.front import BINARY, GREY, Front
+from absynth.certify.halfspace import crossing, greedy, halfspace_distance, largest_gain
 from absynth.norms import NORMS
 
+Array = NDArray[np.float64]
 ROWS = 40
 
 
@@ -88,8 +92,8 @@ def test_l0_distance_is_the_smallest_sufficient_set() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_binary_distance_is_at_most_the_cheapest_flips(norm: str, seed: int) -> None:
     gradient, margin, image = pairs(seed)
-    seen = binary_image(image)
-    distances = halfspace_distance(gradient, margin, image, norm, binary=True)
+    seen = BINARY.see(image)
+    distances = halfspace_distance(gradient, margin, image, norm, BINARY)
     for row, distance in enumerate(distances.tolist()):
         sizes = []
         for flips in itertools.product((0, 1), repeat=6):
@@ -106,11 +110,94 @@ def test_binary_distance_is_at_most_the_cheapest_flips(norm: str, seed: int) -> 
             assert math.isinf(distance) == math.isinf(truth)
 
 
+CLAMP = Front(low=0.125, high=0.8125)
+
+
+def smallest(reached: Callable[[float], float], wanted: float) -> float:
+    """Where a non-decreasing function gets to what is wanted."""
+    low, high = 0.0, 1e6
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if reached(middle) < wanted else (low, middle)
+    return high
+
+
+def size_of_moves(slopes: Array, rooms: Array, fees: Array, margin: float, norm: str) -> float:
+    """The smallest change that makes up for a margin and uses all of these pixels."""
+    if norm == "l0":
+        return float(len(slopes))
+    if norm == "l1":
+        box = [(0, room) for room in rooms]
+        result = linprog(np.ones(len(slopes)), A_ub=-slopes[None], b_ub=[-margin], bounds=box)
+        return float(result.fun + fees.sum())
+
+    def moves(price: float) -> Array:
+        return (price * slopes / 2 - fees).clip(0, rooms)
+
+    price = smallest(lambda price: float(slopes @ moves(price)), margin)
+    return float(np.linalg.norm(fees + moves(price)))
+
+
+def cheapest_beyond_dead_zones(gradient: Tensor, margin: float, image: Tensor, norm: str) -> float:
+    """The smallest change behind the clamp that makes up for a margin, over all sets of pixels it may use."""
+    rooms, dead = CLAMP.room(gradient, image).numpy(), CLAMP.dead(gradient, image).numpy()
+    slopes = gradient.abs().numpy()
+    if margin <= 0:
+        return 0.0
+    if norm == "linf":
+        if slopes @ rooms < margin:
+            return math.inf
+        return smallest(lambda size: float(slopes @ (size - dead).clip(0, rooms)), margin)
+    sizes = []
+    for used in itertools.product((False, True), repeat=len(slopes)):
+        some = np.array(used)
+        if slopes[some] @ rooms[some] >= margin:
+            sizes.append(size_of_moves(slopes[some], rooms[some], dead[some], margin, norm))
+    return min(sizes, default=math.inf)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("seed", range(2))
+def test_distance_behind_a_clamp_is_at_most_the_cheapest_set_of_pixels(norm: str, seed: int) -> None:
+    gradient, margin, image = pairs(seed)
+    distances = halfspace_distance(gradient, margin / 2, image, norm, CLAMP)
+    assert 0 < int(distances.isfinite().sum()) < ROWS
+    for row, distance in enumerate(distances.tolist()):
+        truth = cheapest_beyond_dead_zones(gradient[row], float(margin[row]) / 2, image[row], norm)
+        assert distance <= truth * (1 + 1e-9)
+        if norm in ("l0", "linf"):
+            assert distance == pytest.approx(truth, abs=1e-6)
+        else:
+            # What is lost is less than what the dead zone of one pixel costs.
+            most = float(CLAMP.dead(gradient[row], image[row]).max())
+            assert distance >= truth - (most if norm == "l1" else math.sqrt(5 * most)) - 1e-9
+            assert math.isinf(distance) == math.isinf(truth)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("norm", NORMS)
+def test_dead_zones_of_no_width_change_nothing(norm: str, dtype: torch.dtype) -> None:
+    gradient, margin, image = (part.to(dtype) for part in pairs(4, pixels=60))
+    plain = crossing(gradient, 3 * margin, image, norm).distance
+    clamped = crossing(gradient, 3 * margin, image, norm, Front(low=1e-13)).distance
+    assert torch.allclose(clamped, plain, rtol=1e-4 if dtype == torch.float32 else 1e-9)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_step_behind_a_clamp_stays_in_what_is_seen(norm: str) -> None:
+    gradient, margin, image = pairs(7, pixels=30)
+    distance, step = crossing(gradient, 3 * margin, image, norm, CLAMP)
+    moved = CLAMP.see(image) + step
+    assert bool(((moved > CLAMP.low - 1e-12) & (moved < CLAMP.high + 1e-12)).all())
+    assert bool(((gradient * step).sum(-1) >= -1e-12).all())
+    assert bool((step[(distance > 0) & distance.isfinite()].abs().amax(-1) > 0).all())
+
+
 @pytest.mark.parametrize("binary", [False, True])
 @pytest.mark.parametrize("norm", NORMS)
 def test_largest_gain_is_the_inverse_of_the_distance(norm: str, binary: bool) -> None:
     gradient, margin, image = pairs(5)
-    distances = halfspace_distance(gradient, margin, image, norm, binary)
+    distances = halfspace_distance(gradient, margin, image, norm, BINARY if binary else GREY)
     for row in ((distances > 0) & distances.isfinite()).nonzero()[:, 0].tolist():
         arguments = (gradient[row], float(distances[row]), image[row], norm, binary)
         nearly = float(distances[row]) - (1 if norm == "l0" else 1e-6)
@@ -140,9 +227,9 @@ def test_l0_counts_a_pixel_once_for_all_its_channels() -> None:
 def test_a_pixel_at_the_threshold_flips_for_nothing() -> None:
     gradient, image = torch.tensor([2.0, 2.0]).double(), torch.tensor([0.5, 0.0]).double()
     for norm, distance in (("l1", 0.25), ("l2", math.sqrt(0.125)), ("linf", 0.5), ("l0", 2.0)):
-        found = halfspace_distance(gradient, torch.tensor(3.0).double(), image, norm, binary=True)
+        found = halfspace_distance(gradient, torch.tensor(3.0).double(), image, norm, BINARY)
         assert float(found) == pytest.approx(distance)
-        nothing = halfspace_distance(gradient, torch.tensor(1.0).double(), image, norm, binary=True)
+        nothing = halfspace_distance(gradient, torch.tensor(1.0).double(), image, norm, BINARY)
         assert float(nothing) == (1.0 if norm == "l0" else 0.0)
 
 

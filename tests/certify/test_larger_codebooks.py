@@ -12,10 +12,10 @@ from absynth.certify import certify, search
 from absynth.certify.codebook import find_prototypes, read_codebook
 from absynth.certify.halfspace import halfspace_distance
 from absynth.errors import AbsynthError
-from absynth.models.cnn import Binarized
 from absynth.norms import NORMS, distance
 from absynth.rounding import gamma
 
+FRONTS = ["grey", "binary", "clamped"]
 SIDE = 8
 PIXELS = SIDE * SIDE
 
@@ -37,12 +37,12 @@ def pictures(crowded: Any) -> Tensor:
     return (start + noise).clamp(0, 1).view(6, 1, SIDE, SIDE)
 
 
-@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("front", FRONTS)
 @pytest.mark.parametrize("norm", NORMS)
 def test_pruning_changes_nothing(
-    crowded: Any, pictures: Tensor, monkeypatch: pytest.MonkeyPatch, norm: str, binary: bool
+    toolbox: Any, crowded: Any, pictures: Tensor, monkeypatch: pytest.MonkeyPatch, norm: str, front: str
 ) -> None:
-    classifier = Binarized(crowded) if binary else crowded
+    classifier = toolbox.behind(front, crowded)
     labels = classifier(pictures).argmax(1)
     for counts in ((1, 4), (16, 64)):
         monkeypatch.setattr(search, "CANDIDATES", counts)
@@ -53,15 +53,16 @@ def test_pruning_changes_nothing(
         assert torch.allclose(pruned.radius, full.radius, rtol=1e-6)
 
 
-@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("front", FRONTS)
 @pytest.mark.parametrize("norm", NORMS)
 def test_the_bound_is_at_least_that_of_one_own_prototype(
-    crowded: Any, pictures: Tensor, norm: str, binary: bool
+    toolbox: Any, crowded: Any, pictures: Tensor, norm: str, front: str
 ) -> None:
-    classifier = Binarized(crowded) if binary else crowded
+    classifier = toolbox.behind(front, crowded)
     labels = classifier(pictures).argmax(1)
     radius = certify(classifier, pictures, labels, norm).radius
-    seen = (pictures > 0.5).double() if binary else pictures.double()
+    _, passed = find_prototypes(classifier)  # type: ignore[misc]
+    seen = passed.see(pictures.double())
     tables = crowded.prototype_images.double(), crowded.prototype_offsets.double()
     for index in range(4):
         image, label = pictures[index].double().flatten(), int(labels[index])
@@ -70,7 +71,7 @@ def test_the_bound_is_at_least_that_of_one_own_prototype(
         others = torch.arange(3) != label
         gradient = 2 * (tables[0][others] - tables[0][label, best]).flatten(0, 1)
         margin = (scores[others] - scores[label, best]).flatten()
-        bound = halfspace_distance(gradient, margin, image, norm, binary).min()  # type: ignore[arg-type]
+        bound = halfspace_distance(gradient, margin, image, norm, passed).min()  # type: ignore[arg-type]
         assert radius[index] >= (bound - 1 if norm == "l0" else bound * 0.999)
 
 
@@ -85,10 +86,12 @@ def test_exact_radii_are_closed_by_adversarials(crowded: Any, pictures: Tensor, 
     assert bool((result.radius >= certify(crowded, pictures, labels, norm).radius).all())
 
 
-@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("front", FRONTS)
 @pytest.mark.parametrize("norm", NORMS)
-def test_points_of_the_ball_keep_the_class(crowded: Any, pictures: Tensor, norm: str, binary: bool) -> None:
-    classifier = Binarized(crowded) if binary else crowded
+def test_points_of_the_ball_keep_the_class(
+    toolbox: Any, crowded: Any, pictures: Tensor, norm: str, front: str
+) -> None:
+    classifier = toolbox.behind(front, crowded)
     labels = classifier(pictures).argmax(1)
     result = certify(classifier, pictures, labels, norm)
     generator = torch.Generator().manual_seed(2)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -15,123 +15,30 @@ import absynth
 from absynth.certified import (
     CERTIFIED_BINARY,
     CertifiedSettings,
-    box_distance,
     decode,
     draw_codebook,
     encode,
-    flip_distance,
-    mine,
     train_certified_abs,
     train_codebook_abs,
     train_for_certificates,
+    weigh_prior,
 )
-from absynth.certify.halfspace import crossing
 from absynth.data.split import Validation
 from absynth.errors import AbsynthError
 from absynth.inference import ABS, CodebookABS
 from absynth.inference.codebook import draw_latents
-from absynth.models.cnn import Binarized, binarize
+from absynth.models.cnn import Binarized
+from absynth.models.front import Clamped
 from absynth.models.pretrained import PretrainedModel
 from absynth.models.vae import VAE, Decoder, Posterior
+from absynth.pairs import box_distance
 from absynth.progress import Progress
 from absynth.recipes import FAST, write_encoders
 from absynth.training import TrainingSettings, bend
 
 SETTINGS = CertifiedSettings(rounds=4, images=40, compared=30, batch_size=10, learning_rate=1e-3, rivals=3)
+GREY = replace(SETTINGS, rounds=6, learning_rate=3e-4)
 BINARY = replace(CERTIFIED_BINARY, rounds=6, images=90, compared=30, batch_size=10, rivals=3)
-
-
-@pytest.fixture
-def pairs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Four images, two pairs each, of which one margin is negative and one out of the box's reach."""
-    images, own, rivals = (torch.rand(4, count, 30, dtype=torch.float64) for count in (1, 2, 2))
-    margins = torch.tensor([[0.5, 1.0], [3.0, -0.4], [5.0, 60.0], [0.01, 2.0]], dtype=torch.float64)
-    return images, own, rivals, margins
-
-
-def test_the_distance_with_the_box_is_that_of_the_certificates(
-    pairs: tuple[Tensor, Tensor, Tensor, Tensor],
-) -> None:
-    images, own, rivals, margins = pairs
-    found = box_distance(images, own, rivals, margins)
-    expected = crossing(2 * (rivals - own), margins, images, "l2").distance
-    regular = (margins > 0) & expected.isfinite()
-    assert regular.sum() == 6
-    torch.testing.assert_close(found[regular], expected[regular], rtol=1e-4, atol=1e-3)
-    straight = margins / (2 * (rivals - own)).norm(dim=-1)
-    torch.testing.assert_close(found[~regular], straight[~regular])
-
-
-def test_the_derivative_of_the_distance_is_right(pairs: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-    images, own, rivals, margins = pairs
-    inside = [0, 3]
-
-    def of(own: Tensor, rivals: Tensor, margins: Tensor) -> Tensor:
-        return box_distance(images[inside], own, rivals, margins)
-
-    variables = [part[inside].clone().requires_grad_() for part in (own, rivals, margins)]
-    assert torch.autograd.gradcheck(of, variables, eps=1e-7, atol=1e-4)
-
-
-@pytest.fixture
-def flips() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Four binary images, two pairs each, with margins that some flips make up for, and a negative one."""
-    images = (torch.rand(4, 1, 30, dtype=torch.float64) > 0.5).double()
-    own, rivals = (torch.rand(4, 2, 30, dtype=torch.float64) for _ in range(2))
-    margins = torch.tensor([[0.5, 1.0], [3.0, -0.4], [5.0, 7.0], [0.01, 2.0]], dtype=torch.float64)
-    return images, own, rivals, margins
-
-
-@pytest.mark.parametrize("some_are_given", [False, True])
-def test_as_many_pixels_are_flipped_as_it_takes(
-    flips: tuple[Tensor, Tensor, Tensor, Tensor], some_are_given: bool
-) -> None:
-    images, own, rivals, margins = flips
-    given = torch.zeros(4, 1, 30, dtype=torch.float64)
-    given[..., ::3] = float(some_are_given)
-    found = flip_distance(images, own, rivals, margins, given if some_are_given else None)
-    for image in range(4):
-        for pair in range(2):
-            slopes = 2 * (rivals - own)[image, pair]
-            gains = torch.where(images[image, 0] > 0.5, -slopes, slopes).clamp(min=0)
-            free = given[image, 0] == 0
-            left = margins[image, pair] - gains[~free].sum()
-            expected = 0.0
-            for gain in gains[free].sort(descending=True).values:
-                if left <= gain:
-                    expected += float(left / gain)
-                    break
-                left, expected = left - gain, expected + 1
-            assert float(found[image, pair]) == pytest.approx(expected)
-
-
-def test_the_derivative_of_the_number_of_flips_is_right(
-    flips: tuple[Tensor, Tensor, Tensor, Tensor],
-) -> None:
-    images, *variables = flips
-    inputs = [part.clone().requires_grad_() for part in variables]
-    assert torch.autograd.gradcheck(partial(flip_distance, images), inputs, eps=1e-7, atol=1e-4)
-
-
-def test_mining_finds_the_nearest_rivals_and_the_best_own_prototype_against_each() -> None:
-    prototypes, offsets, images = torch.rand(3, 12, 20), torch.rand(3, 12), torch.rand(7, 20)
-    labels = torch.arange(7) % 3
-    mined = mine(images, labels, prototypes, offsets, rivals=4, own=12, basis=torch.eye(20))
-    assert sorted(mined.image.tolist()) == list(range(7))
-    flat, weights = prototypes.flatten(0, 1), offsets.flatten()
-    for row, own, rival, distance in zip(*mined, strict=True):
-        scores = (images[row] - flat).square().sum(1) + weights
-        members = torch.arange(36) // 12 == labels[row]
-        best = scores.masked_fill(~members, torch.inf).argmin()
-        height = (scores - scores[best]) / (flat - flat[best]).norm(dim=1)
-        nearest = height.masked_fill(members, torch.inf).argsort()[:4]
-        assert set(rival.tolist()) == set(nearest.tolist())
-        heights = []
-        for p, q in zip(own, rival, strict=True):
-            against = ((scores[q] - scores) / (flat[q] - flat).norm(dim=1)).masked_fill(~members, -torch.inf)
-            assert float(against[p]) == pytest.approx(float(against.max()), abs=1e-4)
-            heights.append(float(against[p]) / 2)
-        assert float(distance) == pytest.approx(min(heights), abs=1e-4)
 
 
 def test_decoding_serves_every_entry_in_its_place(make_decoder: Callable[[int], Decoder]) -> None:
@@ -203,24 +110,36 @@ def test_the_copies_of_an_image_are_left_out_with_it(
     assert all(torch.equal(copy, first + 90 * number) for number, copy in enumerate(copies, 1))
 
 
-@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("tail", [0.0, 0.2])
 def test_images_are_encoded_by_their_own_class_and_then_bent_copies(
-    binary: bool, make_images: Callable[[int], Tensor]
+    tail: float, make_images: Callable[[int], Tensor]
 ) -> None:
     vaes = [VAE(hidden=(10,)).eval() for _ in range(2)]
     images, labels = make_images(12), torch.arange(12) % 2
-    settings = replace(SETTINGS, copies=2, binary=binary)
+    settings = replace(SETTINGS, copies=2, tail=tail)
     posterior = encode(vaes, images, labels, settings, torch.Generator().manual_seed(0))
     assert posterior.mean.shape == posterior.log_variance.shape == (36, 8)
-    seen = binarize(images) if binary else images
+    seen = images.clamp(tail, 1 - tail)
     for row in range(12):
         mean, log_variance = vaes[row % 2].encoder(seen[row][None])
         torch.testing.assert_close(posterior.mean[row], mean[0])
         torch.testing.assert_close(posterior.log_variance[row], log_variance[0])
     bent = bend(images, torch.Generator().manual_seed(0))
-    bent = binarize(bent) if binary else bent
+    bent = bent.clamp(tail, 1 - tail)
     torch.testing.assert_close(posterior.mean[13], vaes[1].encoder(bent[1][None]).mean[0])
     assert not torch.isclose(posterior.mean[12:24], posterior.mean[24:]).any(dim=1).all()
+
+
+def test_the_weight_of_the_prior_changes_offsets_and_nothing_else(
+    make_decoder: Callable[[int], Decoder],
+) -> None:
+    decoders = [make_decoder(seed).folded() for seed in range(2)]
+    posterior, noise = Posterior(torch.randn(5, 8), torch.randn(5, 8)), torch.randn(5, 8)
+    before = [decoder(posterior.at(noise)) for decoder in decoders]
+    weighed = weigh_prior(decoders, posterior, 0.2).at(noise)
+    after = [decoder(weighed) for decoder in decoders]
+    torch.testing.assert_close(after, before)
+    torch.testing.assert_close(weighed.square().sum(1), 0.2 * posterior.at(noise).square().sum(1))
 
 
 @pytest.fixture
@@ -262,7 +181,9 @@ def test_images_beyond_the_target_change_nothing(
     assert all(map(torch.equal, before, after))
 
 
-@pytest.mark.parametrize("settings", [replace(SETTINGS, rounds=6, learning_rate=3e-4), BINARY])
+@pytest.mark.parametrize(
+    "settings", [GREY, replace(GREY, tail=0.1), BINARY], ids=["grey", "clamped", "binary"]
+)
 def test_training_raises_the_radii_of_the_images(
     settings: CertifiedSettings,
     make_decoder: Callable[[int], Decoder],
@@ -277,7 +198,7 @@ def test_training_raises_the_radii_of_the_images(
     def mean_radius() -> float:
         model = CodebookABS(decoders, codebook)
         model.prepare()
-        behind = Binarized(model) if settings.binary else model
+        behind = settings.behind(model)
         return float(absynth.certify(behind, *digits, norm="l0" if settings.binary else "l2").radius.mean())
 
     before = mean_radius()
@@ -375,13 +296,19 @@ def train_from_nothing(
     )
 
 
-@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize(
+    ("changes", "kind"), [({}, CodebookABS), ({"binary": True}, Binarized), ({"tail": 0.1}, Clamped)]
+)
 def test_a_model_trained_from_nothing_is_stored_with_what_it_was_trained_for(
-    binary: bool, digits: tuple[Tensor, Tensor], progress: Progress, tmp_path: Path
+    changes: dict[str, Any],
+    kind: type[PretrainedModel],
+    digits: tuple[Tensor, Tensor],
+    progress: Progress,
+    tmp_path: Path,
 ) -> None:
-    model = train_from_nothing(digits, tmp_path / "model", progress, binary=binary, seed=3)
+    model = train_from_nothing(digits, tmp_path / "model", progress, **changes, seed=3)
     loaded = absynth.load(tmp_path / "model")
-    assert isinstance(loaded, Binarized) == binary
+    assert type(loaded) is kind
     assert torch.equal(loaded(digits[0]), model(digits[0]))
     certificate = absynth.certify(loaded, *digits, norm="l0")
     assert bool((certificate.radius > 0).any())
