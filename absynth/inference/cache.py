@@ -44,42 +44,42 @@ def fingerprint(tensors: Iterable[Tensor], recipe: str) -> str:
     return digest.hexdigest()
 
 
-def remembered(key: str, size: int, make: Callable[[], Tensor]) -> Tensor:
-    """What ``make`` returns, read from the cache if it was made before.
+def remembered(key: str, size: int, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors that ``make`` returns, read from the cache if they were made before.
 
-    A file is read by mapping it into memory, and counts only if the SHA-256 of its tensor is the one noted
+    A file is read by mapping it into memory, and counts only if the SHA-256 of its tensors is the one noted
     when it was written; a damaged one is made again. A cache that cannot be written is no error.
 
     Args:
         key: The :func:`fingerprint` of what ``make`` computes.
-        size: Bytes of the result; nothing is kept below 16 MiB or above 4 GiB.
-        make: Computes the tensor, on the CPU.
+        size: Bytes of most of the result; nothing is kept below 16 MiB or above 4 GiB.
+        make: Computes the tensors, on the CPU.
     """
     if os.environ.get(CACHE_VARIABLE) == "0" or not LEAST_BYTES <= size <= MOST_BYTES:
         return make()
     path = cache_folder("codebooks") / f"{key}.safetensors"
-    tensor = _read(path)
-    if tensor is None:
-        tensor = make()
+    tensors = _read(path)
+    if tensors is None:
+        tensors = make()
         with suppress(OSError, SafetensorError):
-            _make_room(path.parent, size)
+            _make_room(path.parent, sum(tensor.nbytes for tensor in tensors.values()))
             with atomic_path(path) as temporary:
-                save_file({"tensor": tensor}, temporary, {"sha256": _sha256(tensor)})
-    return tensor
+                save_file(tensors, temporary, {"sha256": _sha256(tensors)})
+    return tensors
 
 
-def _read(path: Path) -> Tensor | None:
+def _read(path: Path) -> dict[str, Tensor] | None:
     try:
         with safe_open(path, "pt") as file:
-            tensor: Tensor = file.get_tensor("tensor")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             expected = (file.metadata() or {}).get("sha256")
-        if _sha256(tensor) != expected:
+        if _sha256(tensors) != expected:
             return None
     except (OSError, SafetensorError):
         return None
     with suppress(OSError):
         os.utime(path)
-    return tensor
+    return tensors
 
 
 def _make_room(folder: Path, size: int) -> None:
@@ -92,8 +92,12 @@ def _make_room(folder: Path, size: int) -> None:
         file.unlink()
 
 
-def _sha256(tensor: Tensor) -> str:
-    return hashlib.sha256(_bytes(tensor)).hexdigest()
+def _sha256(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -15,13 +15,15 @@ from absynth.errors import AbsynthError
 from absynth.inference.cache import fingerprint, remembered
 from absynth.models.confidence import ALPHA
 from absynth.models.pretrained import register
+from absynth.models.projection import DIMENSIONS, SAMPLE
 from absynth.models.prototypes import PrototypeClassifier
 from absynth.models.vae import Decoder
 
 LEAST_LIKELY_DROPPED = 0.1
 DECODED_AT_ONCE = 250
-DECODE_RECIPE = f"decode 2, {DECODED_AT_ONCE} at once"
-"""Names the arithmetic of :meth:`CodebookABS.decode` in the cache; a change there needs another number."""
+DECODE_RECIPE = f"decode 2, {DECODED_AT_ONCE} at once, index 1, {DIMENSIONS} axes of {SAMPLE}"
+"""Names the arithmetic of :meth:`CodebookABS.decode` and of the index in the cache; a change in either needs
+another number."""
 
 
 def draw_latents(count: int, latents: int = 8, seed: int = 0) -> Float[Tensor, "1 prototype latent"]:
@@ -116,19 +118,24 @@ class CodebookABS(PrototypeClassifier):
         """Decodes the codebook (100 MB of prototypes for each 32,000), or reads it from the cache."""
         self.eval()
         shared = self.latents.expand(len(self.decoders), -1, -1)
+        biases = torch.tensor(self.biases, dtype=shared.dtype, device=shared.device)
+        offsets = 0.5 * shared.square().sum(-1) + biases[:, None]
+        self.register_buffer("prototype_offsets", offsets, persistent=False)
         if cached and self.latents.device.type == "cpu":
             size = shared[..., 0].numel() * math.prod(self.image_size) * self.latents.element_size()
             folded = [decoder.folded() for decoder in self.decoders if isinstance(decoder, Decoder)]
             weights = [weight for decoder in folded for weight in decoder.state_dict().values()]
-            key = fingerprint([*weights, self.latents], DECODE_RECIPE)
-            images = remembered(key, size, self._decode_all)
+            kept = remembered(fingerprint([*weights, self.latents, biases], DECODE_RECIPE), size, self._fill)
+            self.register_buffer("prototype_images", kept["images"], persistent=False)
+            self.restore_index(kept)
         else:
-            images = self._decode_all()
-        biases = torch.tensor(self.biases, dtype=images.dtype, device=images.device)
-        offsets = 0.5 * shared.square().sum(-1) + biases[:, None]
-        self.register_buffer("prototype_images", images, persistent=False)
-        self.register_buffer("prototype_offsets", offsets, persistent=False)
+            self._fill()
+
+    def _fill(self) -> dict[str, Tensor]:
+        """Decodes and indexes the prototypes, and names what it takes to have them again."""
+        self.register_buffer("prototype_images", self._decode_all(), persistent=False)
         self.index()
+        return {"images": self.prototype_images, **self.indexed()}
 
     def _decode_all(self) -> Float[Tensor, "class prototype pixel"]:
         shared = self.latents.expand(len(self.decoders), -1, -1)

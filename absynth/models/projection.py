@@ -31,30 +31,47 @@ class Projection(nn.Module):
     rests small, so that ‖p‖² + w − 2⟨x, p⟩ is bounded well from below at an eighth of its cost.
 
     Args:
-        images: Prototypes.
-        squares: ‖p‖² of each.
-        energies: ‖p‖² + w of each.
+        basis: V.
+        factors: −2b, −2r_p and ‖p‖² + w of each prototype.
+        norms: The largest ‖p‖ of each class.
     """
-
-    def __init__(
-        self,
-        images: Float[Tensor, "class prototype pixel"],
-        squares: Float[Tensor, "class prototype"],
-        energies: Float[Tensor, "class prototype"],
-    ) -> None:
-        super().__init__()
-        flat = images.flatten(0, 1)
-        basis = principal_axes(flat)
-        self._gamma = gamma(images.shape[-1] + 3, torch.float32)
-        self.register_buffer("basis", basis.to(images.dtype), persistent=False)
-        coordinates = self._with_rest(flat, squares.flatten()).unflatten(0, squares.shape)
-        factors = torch.cat([-2 * coordinates, energies[:, :, None]], dim=2)
-        self.register_buffer("factors", factors, persistent=False)
-        self.register_buffer("norms", squares.amax(dim=1).sqrt(), persistent=False)
 
     basis: Tensor
     factors: Tensor
     norms: Tensor
+
+    def __init__(
+        self,
+        basis: Float[Tensor, "pixel axis"],
+        factors: Float[Tensor, "class prototype factor"],
+        norms: Float[Tensor, "class"],
+    ) -> None:
+        super().__init__()
+        self._gamma = gamma(len(basis) + 3, torch.float32)
+        self.register_buffer("basis", basis, persistent=False)
+        self.register_buffer("factors", factors, persistent=False)
+        self.register_buffer("norms", norms, persistent=False)
+
+    @classmethod
+    def of(
+        cls,
+        images: Float[Tensor, "class prototype pixel"],
+        squares: Float[Tensor, "class prototype"],
+        energies: Float[Tensor, "class prototype"],
+    ) -> Projection:
+        """The projection of prototypes to the principal axes of a sample of them.
+
+        Args:
+            images: Prototypes.
+            squares: ‖p‖² of each.
+            energies: ‖p‖² + w of each.
+        """
+        flat = images.flatten(0, 1)
+        basis = principal_axes(flat).to(images.dtype).contiguous()
+        projection = cls(basis, energies[:, :0, None], squares.amax(1).sqrt())
+        coordinates = projection._with_rest(flat, squares.flatten()).unflatten(0, squares.shape)
+        projection.factors = torch.cat([-2 * coordinates, energies[:, :, None]], dim=2)
+        return projection
 
     def forward(self, flat: Float[Tensor, "batch pixel"]) -> Float[Tensor, "batch coordinate"]:
         """The coordinates of images, the length of the rest last."""

@@ -102,12 +102,28 @@ class PrototypeClassifier(PretrainedModel):
         large = self.prototype_images.shape[1] > SMALL_CODEBOOK
         energies = squares + self.prototype_offsets
         self.register_buffer("_energies", energies, persistent=False)
-        self.projection = Projection(self.prototype_images, squares, energies) if large else None
+        self.projection = Projection.of(self.prototype_images, squares, energies) if large else None
         magnitudes = squares + self.prototype_offsets.abs()
         roundings = self.prototype_images.shape[-1] + 3
         error = score_error(magnitudes.flatten(), self.prototype_images.sum(-1).flatten(), roundings)
         largest = error.view_as(squares).nan_to_num(posinf=0.0).amax(1) * ROUNDED_UP
         self.register_buffer("_errors", largest, persistent=False)
+
+    def indexed(self) -> dict[str, Tensor]:
+        """What :meth:`index` computed, by name."""
+        projected = {} if self.projection is None else dict(self.projection.named_buffers())
+        return {"energies": self._energies, "errors": self._errors, **projected}
+
+    def restore_index(self, kept: dict[str, Tensor]) -> None:
+        """Takes what :meth:`indexed` gave for the same prototypes in place of computing it.
+
+        Args:
+            kept: By name; other names are left alone.
+        """
+        self.register_buffer("_energies", kept["energies"], persistent=False)
+        self.register_buffer("_errors", kept["errors"], persistent=False)
+        known = "factors" in kept
+        self.projection = Projection(kept["basis"], kept["factors"], kept["norms"]) if known else None
 
     def prototypes(self) -> Prototypes:
         """The codebook that decides."""

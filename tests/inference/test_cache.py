@@ -11,6 +11,7 @@ from absynth.inference import CodebookABS, cache
 from absynth.inference.cache import fingerprint, remembered
 from absynth.inference.codebook import draw_latents
 from absynth.models.pretrained import load_folder
+from absynth.models.prototypes import SMALL_CODEBOOK
 from absynth.models.vae import Decoder
 
 TENSOR = torch.arange(6.0).view(2, 3)
@@ -25,24 +26,26 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Maker:
-    """Makes the tensor and counts how often."""
+    """Makes tensors and counts how often."""
 
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self) -> Tensor:
+    def __call__(self) -> dict[str, Tensor]:
         self.calls += 1
-        return TENSOR.clone()
+        return {"tensor": TENSOR.clone(), "more": torch.arange(3)}
 
 
 def test_what_was_made_once_is_read(folder: Path) -> None:
     make = Maker()
     for _ in range(3):
-        assert torch.equal(remembered("key", 24, make), TENSOR)
+        assert torch.equal(remembered("key", 24, make)["tensor"], TENSOR)
     assert make.calls == 1
     assert [path.name for path in folder.iterdir()] == ["key.safetensors"]
-    remembered("key", 24, make).zero_()
-    assert torch.equal(remembered("key", 24, make), TENSOR), "writing to the result changed the file"
+    remembered("key", 24, make)["tensor"].zero_()
+    assert torch.equal(remembered("key", 24, make)["tensor"], TENSOR), (
+        "writing to the result changed the file"
+    )
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "no safetensors"])
@@ -59,7 +62,7 @@ def test_a_damaged_file_is_made_again(folder: Path, damage: str) -> None:
             "no safetensors": b"nonsense" * 20,
         }[damage]
     )
-    assert torch.equal(remembered("key", 24, make), TENSOR)
+    assert torch.equal(remembered("key", 24, make)["tensor"], TENSOR)
     assert make.calls == 2
     assert path.read_bytes() == content
 
@@ -67,15 +70,15 @@ def test_a_damaged_file_is_made_again(folder: Path, damage: str) -> None:
 def test_a_folder_that_cannot_be_written_is_no_error(folder: Path) -> None:
     folder.write_text("a file where the folder should be")
     make = Maker()
-    assert torch.equal(remembered("key", 24, make), TENSOR)
-    assert torch.equal(remembered("key", 24, make), TENSOR)
+    assert torch.equal(remembered("key", 24, make)["tensor"], TENSOR)
+    assert torch.equal(remembered("key", 24, make)["tensor"], TENSOR)
     assert make.calls == 2
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder_is_no_error(folder: Path) -> None:
     folder.mkdir(mode=stat.S_IRUSR | stat.S_IXUSR)
-    assert torch.equal(remembered("key", 24, Maker()), TENSOR)
+    assert torch.equal(remembered("key", 24, Maker())["tensor"], TENSOR)
 
 
 def test_the_variable_turns_it_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,16 +118,25 @@ def test_the_fingerprint_covers_values_types_shapes_and_recipe() -> None:
     assert fingerprint([TENSOR.T.contiguous().T], "recipe") == prints[0]
 
 
+@pytest.mark.parametrize("count", [30, SMALL_CODEBOOK + 1])
 def test_a_loaded_codebook_is_the_decoded_one_bit_for_bit(
-    folder: Path, tmp_path: Path, make_decoder: Callable[..., Decoder], monkeypatch: pytest.MonkeyPatch
+    count: int,
+    folder: Path,
+    tmp_path: Path,
+    make_decoder: Callable[..., Decoder],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = CodebookABS([make_decoder(seed) for seed in range(2)], draw_latents(30))
+    model = CodebookABS([make_decoder(seed) for seed in range(2)], draw_latents(count))
     model.prepare()
     assert not folder.exists(), "only loading a model keeps anything"
     saved = model.save_pretrained(tmp_path / "model")
     load_folder(saved)
     monkeypatch.setattr(CodebookABS, "decode", None)
+    monkeypatch.setattr(CodebookABS, "index", None)
     loaded = load_folder(saved)
     assert isinstance(loaded, CodebookABS)
     assert torch.equal(loaded.prototypes().images, model.prototypes().images)
     assert torch.equal(loaded.prototypes().offsets, model.prototypes().offsets)
+    kept, computed = loaded.indexed(), model.indexed()
+    assert kept.keys() == computed.keys()
+    assert all(torch.equal(kept[name], computed[name]) for name in kept)
