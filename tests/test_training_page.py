@@ -19,6 +19,8 @@ from absynth.certified import CertifiedSettings, train_for_certificates
 from absynth.data.split import Validation
 from absynth.errors import AbsynthError
 from absynth.inference import CodebookABS
+from absynth.models.front import Clamped
+from absynth.models.pretrained import PretrainedModel
 from absynth.models.vae import Decoder
 from absynth.progress import Progress
 from absynth.training import TrainingSettings, distort
@@ -255,11 +257,13 @@ def test_nearest_prototypes_learn(
     assert trained["certified"]["mean"] > 1.02 * start["certified"]["mean"]
 
 
-@pytest.fixture
-def model(study: Any, tmp_path: Path) -> Path:
-    """The folder of a codebook of small decoders."""
+@pytest.fixture(params=["grey", "clamped"])
+def model(request: pytest.FixtureRequest, study: Any, tmp_path: Path) -> Path:
+    """The folder of a codebook of small decoders, by itself or behind a clamp."""
     decoders = [Decoder(8, False, (SIDE, SIDE), (16,)) for _ in range(3)]
-    saved = CodebookABS(decoders, torch.randn(3, 50, 8))
+    saved: PretrainedModel = CodebookABS(decoders, torch.randn(3, 50, 8))
+    if request.param == "clamped":
+        saved = Clamped(saved, 0.1)
     validation = {"share": study.validation.share, "seed": study.validation.seed}
     saved.save_pretrained(tmp_path / "model", {"validation": validation})
     return tmp_path / "model"
@@ -303,7 +307,7 @@ def test_the_page_has_what_was_measured(
     for name in ("recipe", "untrained"):
         tools.ideas.measure_idea(name, study, records / "ideas", progress)
     loaded = tools.codebook.load_held_out(model, study)
-    record = tools.codebook.measure_samples(loaded, study, records / "samples", progress)
+    record = tools.codebook.measure_samples(loaded, 0.3, study, records / "samples", progress)
     assert set(record["confidence"]) == {"digits", "noise", "permuted"}
     assert len(record["shown"]["noise"]) == 3
     markers = "\n".join(f"<!-- {name} -->\nold {name}\n<!-- /{name} -->" for name in tools.page.TABLES)

@@ -17,6 +17,7 @@ from absynth.attacks.target import Target, misclassified
 from absynth.attacks.threshold import Flips, across_threshold, is_bright
 from absynth.inference.abs import ABS
 from absynth.models.cnn import Binarized
+from absynth.models.front import Fronted
 from absynth.models.prototypes import PrototypeClassifier
 from absynth.norms import Norm
 from absynth.shapes import Images, Logits
@@ -149,12 +150,13 @@ def explain(target: Target, images: Images) -> Explanation:
     """The model's logits with the syntheses behind them, from one query.
 
     Args:
-        target: A model that synthesises, or that compares with prototypes, perhaps behind a threshold.
+        target: A model that synthesises, or that compares with prototypes, perhaps behind a threshold or a
+            clamp.
         images: What to explain.
     """
     target.count()
     model = _synthesiser(target.model)
-    seen = is_bright(images).to(images.dtype) if isinstance(target.model, Binarized) else images
+    seen = target.model.see(images) if isinstance(target.model, Fronted) else images
     if isinstance(model, ABS):
         synthesis = model.infer(seen)
         logits, syntheses = synthesis.logits, synthesis.reconstructions
@@ -183,4 +185,4 @@ def nearest_prototypes(
 
 
 def _synthesiser(model: nn.Module) -> nn.Module:
-    return model.model if isinstance(model, Binarized) else model
+    return model.model if isinstance(model, Fronted) else model

@@ -31,7 +31,7 @@ from training_variants import (
     with_noise,
 )
 
-from absynth.certified import learn
+from absynth.certified import EXPLAINING, learn
 from absynth.progress import Progress
 
 
@@ -53,6 +53,9 @@ class Idea:
     details: dict[str, Any] = field(default_factory=dict)
     seeds: Sequence[int] = (0,)
 
+
+CLAMPED = {"vae_rate": EXPLAINING.learning_rate}
+"""How the VAEs differ that see what the clamp leaves."""
 
 IDEAS: dict[str, Idea] = {
     "recipe": Idea("the recipe", recipe),
@@ -101,10 +104,12 @@ IDEAS: dict[str, Idea] = {
         details={"seed": SECOND_SEED},
         seeds=(0, SECOND_SEED),
     ),
-    "clamp": Idea("a clamp in front, values from 0.1 to 0.9", clamped, {"tail": 0.1}),
-    "clamp-prior": Idea("the clamp, and 0.3 times the offsets", clamped, {"tail": 0.1, "prior": 0.3}),
-    "clamp-prior-1.8": Idea(
-        "both, and a target of 1.8", clamped, {"tail": 0.1, "prior": 0.3, "target": 1.8, "target_weight": 0.5}
+    "clamp": Idea("a clamp in front, values from 0.1 to 0.9", clamped, {"tail": 0.1}, CLAMPED),
+    "clamp-1.8": Idea(
+        "the clamp, 0.3 times the offsets, and a target of 1.8 with a weight of 0.5",
+        clamped,
+        {"tail": 0.1, "prior": 0.3, "target": 1.8, "target_weight": 0.5},
+        CLAMPED,
     ),
     "pruned": Idea(
         "the prototypes kept that win most often, out of 3.75 times as many",

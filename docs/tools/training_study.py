@@ -153,7 +153,7 @@ class Study:
         """The VAEs that see what a clamp makes of images, trained unless that was done before."""
         vaes, _ = train_vaes(
             *self.trained,
-            EXPLAINING,
+            replace(self.explaining, learning_rate=EXPLAINING.learning_rate),
             classes=self.classes,
             folder=self.work / f"vaes-{settings.tail:g}" / "checkpoints",
             progress=progress,

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from absynth.attacks.latent_descent import LatentDescent, explain, nearest_prototypes
 from absynth.attacks.target import Target
+from absynth.certify import certify
 from absynth.errors import AbsynthError
 from absynth.inference import ABS, CodebookABS, SearchSettings
 from absynth.inference.codebook import draw_latents
 from absynth.models.cnn import Binarized
+from absynth.models.front import Clamped
 from absynth.models.prototypes import NearestNeighbour
 from absynth.models.vae import Decoder
 from absynth.norms import distance
@@ -72,6 +74,19 @@ def test_behind_a_threshold_only_needed_pixels_move_and_just_across(attack: Late
     moved = result.adversarials != images
     assert ((result.adversarials[moved] - 0.5).abs() <= 1e-6).all()
     assert ((result.adversarials > 0.5) != (images > 0.5))[moved].all()
+
+
+@pytest.mark.parametrize("attack", DESCENTS, ids=lambda attack: attack.norm)
+def test_behind_a_clamp_it_goes_beyond_the_certified_radius(attack: LatentDescent) -> None:
+    inner, prototypes = two_prototypes()
+    model = Clamped(inner, 0.1)
+    images = (prototypes[:1] + 0.2 * torch.randn(8, 1, SIDE, SIDE)).clamp(0, 1)
+    labels = model(images).argmax(dim=1)
+    radius = certify(model, images, labels, attack.norm).radius
+    distances = check(model, images, labels, attack)
+    assert bool((radius > 0).all())
+    assert bool((distances >= radius).all())
+    assert float((distances / radius).median()) <= (1.3 if attack.norm == "l2" else 2.2)
 
 
 def test_a_rival_is_the_best_class_but_the_label() -> None:
@@ -136,7 +151,7 @@ def test_an_image_out_of_steps_is_given_up() -> None:
 
 def test_it_applies_only_where_something_is_synthesised(synthesiser: ABS) -> None:
     attack, (prototypes, images) = DESCENTS[0], two_prototypes()
-    for model in (synthesiser, Binarized(synthesiser), synthesiser.codebook, prototypes):
+    for model in (synthesiser, Binarized(synthesiser), synthesiser.codebook, Clamped(prototypes), prototypes):
         assert attack.applies_to(model)
     network = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 2))
     for model in (network, Binarized(network)):
