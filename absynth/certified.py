@@ -38,7 +38,7 @@ from absynth.errors import AbsynthError
 from absynth.inference import CodebookABS
 from absynth.inference.codebook import DECODED_AT_ONCE
 from absynth.models.cnn import Binarized, binarize
-from absynth.models.front import TAIL, Clamped, clamp
+from absynth.models.front import Clamped, clamp
 from absynth.models.pretrained import PretrainedModel, read_config, read_domain, round_to_half
 from absynth.models.projection import principal_axes
 from absynth.models.vae import VAE, Decoder, Posterior
@@ -78,7 +78,7 @@ CERTIFIED_PROTOTYPES = 30_000
 HIDDEN = (384, 384)
 """Widths of the layers of a certified model's VAEs; with ``CERTIFIED_PROTOTYPES`` it takes 14 MB on disk."""
 
-EXPLAINING = TrainingSettings(epochs=90, batch_size=64, learning_rate=3e-3, seed=0, least_steps=400)
+EXPLAINING = TrainingSettings(epochs=90, batch_size=64, learning_rate=2e-3, seed=0, least_steps=400)
 """How the VAEs of a certified model are trained, before their decoders are for radii."""
 
 
@@ -176,7 +176,7 @@ class CertifiedSettings:
         return partial(clamped_distance, tail=self.tail) if self.tail else box_distance
 
 
-CERTIFIED = CertifiedSettings(target=1.8, target_weight=0.5, tail=TAIL, prior=0.3)
+CERTIFIED = CertifiedSettings()
 """For the largest radii."""
 
 CERTIFIED_BINARY = CertifiedSettings(

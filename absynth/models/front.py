@@ -13,7 +13,7 @@ from absynth.models.prototypes import PrototypeClassifier, Prototypes
 from absynth.shapes import Images, Logits
 
 TAIL = 0.1
-"""Of the certified models: values this near to black or white count as being this far from it."""
+"""Values this near to black or white count as being this far from it."""
 
 
 class Fronted(PretrainedModel):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training_rounds import RAMP_SHARPNESS, RAMP_TARGET, learn_ramp
-from training_study import SECOND_SEED, Record, Study, Table, clock, once
+from training_study import CLAMPED_RATE, SECOND_SEED, Record, Study, Table, clock, once
 from training_variants import (
     BIAS_RATE,
     CANDIDATES,
@@ -31,7 +31,7 @@ from training_variants import (
     with_noise,
 )
 
-from absynth.certified import EXPLAINING, learn
+from absynth.certified import learn
 from absynth.progress import Progress
 
 
@@ -54,7 +54,7 @@ class Idea:
     seeds: Sequence[int] = (0,)
 
 
-CLAMPED = {"vae_rate": EXPLAINING.learning_rate}
+CLAMPED = {"vae_rate": CLAMPED_RATE}
 """How the VAEs differ that see what the clamp leaves."""
 
 IDEAS: dict[str, Idea] = {

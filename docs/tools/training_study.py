@@ -41,8 +41,8 @@ from absynth.training import TrainingSettings, bend, train_vaes
 SMALL = CertifiedSettings(rounds=20, images=4000, compared=4000)
 """What every idea is tried with, without a clamp in front: a few minutes on one core."""
 
-EXPLAINED = replace(EXPLAINING, learning_rate=2e-3)
-"""How the VAEs are trained that see no clamp."""
+CLAMPED_RATE = 3e-3
+"""The learning rate of VAEs that see clamped images."""
 
 PROTOTYPES = 8_000
 """Of a class, in the codebooks that are measured."""
@@ -121,7 +121,7 @@ class Study:
     labels: Labels
     work: Path
     settings: CertifiedSettings = SMALL
-    explaining: TrainingSettings = EXPLAINED
+    explaining: TrainingSettings = EXPLAINING
     hidden: tuple[int, ...] = HIDDEN
     prototypes: int = PROTOTYPES
     measured: int = MEASURED
@@ -153,7 +153,7 @@ class Study:
         """The VAEs that see what a clamp makes of images, trained unless that was done before."""
         vaes, _ = train_vaes(
             *self.trained,
-            replace(self.explaining, learning_rate=EXPLAINING.learning_rate),
+            replace(self.explaining, learning_rate=CLAMPED_RATE),
             classes=self.classes,
             folder=self.work / f"vaes-{settings.tail:g}" / "checkpoints",
             progress=progress,
