@@ -14,8 +14,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
+from absynth.certify.front import Front
+from absynth.certify.halfspace import moves, prices
 from absynth.models.cnn import binarize
-from absynth.models.front import clamp, limits
+from absynth.models.front import limits
 from absynth.shapes import Labels
 
 SCORES_AT_ONCE = 2**21
@@ -29,9 +31,6 @@ HALVINGS = 12
 
 DEAREST = 32.0
 """How many times larger than without box and clamp the multiplier may be."""
-
-LEAST_ROOM = 1e-6
-"""Of a pixel, so that a price can be divided by it."""
 
 LEAST_STEEPNESS = 1e-4
 """Σ_free g² below which a pair is taken to be out of the box's reach."""
@@ -130,18 +129,17 @@ def clamped_distance(
         tail: Of the clamp.
     """
     slopes = 2 * (rivals - own)
-    steep, (low, high) = slopes.abs(), limits(tail)
+    steep = slopes.abs()
     with torch.no_grad():
-        rising, seen = slopes > 0, clamp(images, tail)
-        dead = torch.where(rising, low - images, images - high).clamp(min=0)
-        room = torch.where(rising, high - seen, seen - low)
-        price = torch.where(room > dead, 4 * dead, (dead + room).square() / room.clamp(min=LEAST_ROOM))
+        low, high = limits(tail)
+        front = Front(low=low, high=high)
+        room, dead = front.room(slopes, images), front.dead(slopes, images)
+        price = prices(steep, room, dead)
         lower = 2 * margins.clamp(min=0) / slopes.square().sum(-1).clamp(min=LEAST_STEEPNESS)
         upper = DEAREST * lower
         for _ in range(HALVINGS):
             multiplier = (lower + upper) / 2
-            pull = multiplier[..., None] * steep
-            moved = (pull / 2 - dead).minimum(room) * (pull > price)
+            moved = moves(steep, room, dead, price, multiplier)
             short = (steep * moved).sum(-1) < margins
             lower = torch.where(short, multiplier, lower)
             upper = torch.where(short, upper, multiplier)

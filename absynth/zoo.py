@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 import absynth.models.prototypes  # noqa: F401  registers NearestNeighbour
 from absynth.errors import AbsynthError
 from absynth.inference import PAPER
 from absynth.models.cnn import Binarized
-from absynth.models.front import Clamped, Fronted
+from absynth.models.front import Clamped
 from absynth.models.hub import download, is_identifier
 from absynth.models.pretrained import CONFIG_NAME, PretrainedModel, load_folder, read_config
 
@@ -86,8 +85,3 @@ def _with_settings(config: dict[str, Any], settings: dict[str, Any], name: str |
     if config.get("type") in (Binarized.type_name, Clamped.type_name):
         return config | {"model": _with_settings(config.get("model", {}), settings, name)}
     raise AbsynthError(f"The model '{name}' has no settings; only the ABS models search at inference.")
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The model behind a threshold or a clamp, or the model itself."""
-    return model.model if isinstance(model, Fronted) else model

@@ -27,7 +27,7 @@ import torch
 import absynth
 from absynth.data import load_dataset
 from absynth.inference import ABS
-from absynth.zoo import unwrap
+from absynth.models.front import unwrap
 
 def most_memory():
     return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])

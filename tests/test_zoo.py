@@ -12,11 +12,12 @@ from absynth.errors import AbsynthError
 from absynth.inference import ABS, PAPER, CodebookABS, SearchSettings
 from absynth.inference.codebook import draw_latents
 from absynth.models.cnn import CNN, Binarized
+from absynth.models.front import unwrap
 from absynth.models.pretrained import PretrainedModel
 from absynth.models.vae import Decoder
 from absynth.progress import Progress
 from absynth.recipes import EXAMINER
-from absynth.zoo import load, model_folder, model_names, unwrap
+from absynth.zoo import load, model_folder, model_names
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from absynth.attacks.target import Target, misclassified
 from absynth.attacks.threshold import Flips, across_threshold, is_bright
 from absynth.inference.abs import ABS
 from absynth.models.cnn import Binarized
-from absynth.models.front import Fronted
+from absynth.models.front import seen_by, unwrap
 from absynth.models.prototypes import PrototypeClassifier
 from absynth.norms import Norm
 from absynth.shapes import Images, Logits
@@ -77,7 +77,7 @@ class LatentDescent(Attack):
 
     def applies_to(self, model: nn.Module) -> bool:
         """Whether the model compares an image with syntheses of the classes."""
-        return isinstance(_synthesiser(model), ABS | PrototypeClassifier)
+        return isinstance(unwrap(model), ABS | PrototypeClassifier)
 
     @torch.no_grad()
     def run(self, target: Target, images: Images) -> Images:
@@ -155,8 +155,8 @@ def explain(target: Target, images: Images) -> Explanation:
         images: What to explain.
     """
     target.count()
-    model = _synthesiser(target.model)
-    seen = target.model.see(images) if isinstance(target.model, Fronted) else images
+    model = unwrap(target.model)
+    seen = seen_by(target.model, images)
     if isinstance(model, ABS):
         synthesis = model.infer(seen)
         logits, syntheses = synthesis.logits, synthesis.reconstructions
@@ -182,7 +182,3 @@ def nearest_prototypes(
     labels = torch.arange(chosen.shape[1], device=images.device)
     nearest: Tensor = model.prototypes().images[labels, chosen]
     return nearest.view(*chosen.shape, *images.shape[1:])
-
-
-def _synthesiser(model: nn.Module) -> nn.Module:
-    return model.model if isinstance(model, Fronted) else model

@@ -293,16 +293,17 @@ def _beyond_dead_zones(slopes: Tensor, rooms: Tensor, dead: Tensor, target: Tens
 
 def _dual(slopes: Tensor, rooms: Tensor, dead: Tensor, target: Tensor, unreachable: Tensor) -> Crossing:
     """The best Lagrangian bound in L2 (see the top of this module)."""
-    price = _price(slopes, rooms, dead)
+    price = prices(slopes, rooms, dead)
     best, best_multiplier = torch.zeros_like(target), torch.zeros_like(target)
 
     def evaluate(multiplier: Tensor) -> tuple[Tensor, Tensor]:
         nonlocal best, best_multiplier
-        moved, free = _moves(slopes, rooms, dead, price, multiplier)
+        moved = moves(slopes, rooms, dead, price, multiplier)
         bound, total = _lagrangian(slopes, dead, target, multiplier, moved)
         better = bound > best
         best = torch.where(better, bound, best)
         best_multiplier = torch.where(better, multiplier, best_multiplier)
+        free = (moved > 0) & (moved < rooms)
         return total, (slopes.square() * free).sum(-1) / 2
 
     plain = 2 * first_crossing(slopes.square(), slopes * rooms, target)
@@ -315,26 +316,36 @@ def _dual(slopes: Tensor, rooms: Tensor, dead: Tensor, target: Tensor, unreachab
         low, high = torch.where(short, high, low), torch.where(short, 2 * high, high)
     _bracket(evaluate, low, high, target)
     distance = best.sqrt().masked_fill(unreachable, torch.inf)
-    moved, _ = _moves(slopes, rooms, dead, price, best_multiplier)
+    moved = moves(slopes, rooms, dead, price, best_multiplier)
     return Crossing(distance, torch.where(unreachable[..., None], rooms, moved))
 
 
-def _price(slopes: Tensor, rooms: Tensor, dead: Tensor) -> Tensor:
-    """The multiplier from which on a pixel is worth using.
+def prices(slopes: Tensor, rooms: Tensor, dead: Tensor) -> Tensor:
+    """The multiplier from which on each pixel is worth using in L2 behind a clamp.
 
     At λ abs(g) = 4 dead its move has grown as long as the dead zone; where there is less room for it, it is
     at (dead + room)² / room.
+
+    Args:
+        slopes: abs(g).
+        rooms: How far what is seen of each pixel can move.
+        dead: The dead zones.
     """
     return torch.where(rooms > dead, 4 * dead, (dead + rooms).square() / rooms) / slopes
 
 
-def _moves(
-    slopes: Tensor, rooms: Tensor, dead: Tensor, price: Tensor, multiplier: Tensor
-) -> tuple[Tensor, Tensor]:
-    """How far each pixel moves beyond its dead zone for a multiplier, and which could move further."""
+def moves(slopes: Tensor, rooms: Tensor, dead: Tensor, price: Tensor, multiplier: Tensor) -> Tensor:
+    """How far what is seen of each pixel moves for a multiplier of each row.
+
+    Args:
+        slopes: abs(g).
+        rooms: How far it can move.
+        dead: The dead zones.
+        price: See :func:`prices`.
+        multiplier: λ.
+    """
     pull = torch.addcmul(-dead, slopes, multiplier[..., None], value=0.5)
-    used = multiplier[..., None] >= price
-    return torch.where(used, pull.clamp(min=0).minimum(rooms), 0), used & (pull < rooms)
+    return torch.where(multiplier[..., None] >= price, pull.clamp(min=0).minimum(rooms), 0)
 
 
 def _lagrangian(
@@ -370,10 +381,10 @@ def dual_bound(
     gains, squared = (slopes * rooms).sum(-1), slopes.square().sum(-1)
     target = margin - 4 * gamma(slopes.shape[-1] + 8, slopes.dtype) * gains
     straight = 2 * target.clamp(min=0) / squared.clamp(min=LEAST_SQUARE)
-    price = _price(slopes, rooms, dead)
+    price = prices(slopes, rooms, dead)
     bounds = []
     for share in MULTIPLIERS:
-        moved, _ = _moves(slopes, rooms, dead, price, share * straight)
+        moved = moves(slopes, rooms, dead, price, share * straight)
         bounds.append(_lagrangian(slopes, dead, target, share * straight, moved)[0])
     return round_down(torch.stack(bounds).amax(0).clamp(min=0).sqrt(), slopes.shape[-1] + 8)
 

@@ -22,10 +22,10 @@ from absynth.files import atomic_path
 from absynth.inference.abs import ABS
 from absynth.inference.codebook import CodebookABS
 from absynth.inference.decision import probabilities
+from absynth.models.front import unwrap
 from absynth.models.pretrained import device_of, domain_of
 from absynth.progress import Progress
 from absynth.shapes import Images
-from absynth.zoo import unwrap
 
 Gradient = Literal["exact", "estimated"]
 GRADIENTS: tuple[Gradient, ...] = ("exact", "estimated")

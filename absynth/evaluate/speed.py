@@ -14,7 +14,7 @@ from absynth.certify.codebook import find_prototypes
 from absynth.errors import AbsynthError
 from absynth.inference import CodebookABS
 from absynth.inference.codebook import draw_latents
-from absynth.models.front import Clamped, Fronted
+from absynth.models.front import Fronted
 from absynth.models.vae import Decoder
 from absynth.norms import Norm
 from absynth.shapes import Images, Labels
@@ -63,13 +63,12 @@ def certificate_speed(
     if found is None or not isinstance(found[0], CodebookABS):
         raise AbsynthError("The speed is measured on a codebook ABS; name codebook-abs or its binary form.")
     codebook = found[0]
-    arguments = (model.tail,) if isinstance(model, Clamped) else ()
     decoders = [decoder for decoder in codebook.decoders if isinstance(decoder, Decoder)]
     for size in sizes:
         latents = draw_latents(size, seed=seed).to(images.device)
         resized = CodebookABS(decoders, latents)
         resized.prepare()
-        classifier = type(model)(resized, *arguments) if isinstance(model, Fronted) else resized
+        classifier = model.in_front_of(resized) if isinstance(model, Fronted) else resized
         for norm in norms:
             started = time.perf_counter()
             radius = certify(classifier, images, labels, norm).radius

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from absynth.inference.abs import ABS
 from absynth.inference.codebook import CodebookABS
 from absynth.models.confidence import logits_to_probabilities
-from absynth.models.front import Fronted
+from absynth.models.front import unwrap
 from absynth.norms import check_box
 from absynth.shapes import Images, Logits
 
@@ -47,8 +47,7 @@ def probabilities(model: nn.Module, images: Images) -> Logits:
 
 
 def _confidences(model: nn.Module, logits: Logits) -> Logits:
-    inner = model.model if isinstance(model, Fronted) else model
-    if isinstance(inner, ABS | CodebookABS):
+    if isinstance(unwrap(model), ABS | CodebookABS):
         return logits_to_probabilities(logits)
     return logits.softmax(dim=1)
 

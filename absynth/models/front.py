@@ -32,6 +32,10 @@ class Fronted(PretrainedModel):
         """What the classifier sees of images."""
         raise NotImplementedError
 
+    def in_front_of(self, model: nn.Module) -> Fronted:
+        """The same in front of another classifier."""
+        return type(self)(model)
+
     def prototypes(self) -> Prototypes:
         """The codebook behind it; a class's score is min_k ‖v − image_k‖² + offset_k of what is seen, v.
 
@@ -64,6 +68,16 @@ class Fronted(PretrainedModel):
         """The logits of what the classifier sees."""
         logits: Tensor = self.model(self.see(images))
         return logits
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model behind a threshold or a clamp, or the model itself."""
+    return model.model if isinstance(model, Fronted) else model
+
+
+def seen_by(model: nn.Module, images: Images) -> Images:
+    """What the classifier sees that :func:`unwrap` gives: the images, or what is left of them in front."""
+    return model.see(images) if isinstance(model, Fronted) else images
 
 
 def limits(tail: float) -> tuple[float, float]:
@@ -130,6 +144,10 @@ class Clamped(Fronted):
     def see(self, images: Images) -> Images:
         """The clamped images."""
         return clamp(images, self.tail)
+
+    def in_front_of(self, model: nn.Module) -> Clamped:
+        """The same in front of another classifier."""
+        return Clamped(model, self.tail)
 
     def config(self) -> dict[str, Any]:
         """The tail, and the config of the classifier."""

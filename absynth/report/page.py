@@ -20,6 +20,7 @@ from absynth.evaluate.paper import is_paper_data, paper_threshold
 from absynth.evaluate.tasks import weights_hash
 from absynth.files import write_text
 from absynth.inference.abs import ABS
+from absynth.models.front import unwrap
 from absynth.norms import Norm
 from absynth.progress import Progress
 from absynth.report.curves import Certificates, Curve, curves_section, proven
@@ -40,7 +41,6 @@ from absynth.report.table_one import (
     to_markdown,
 )
 from absynth.report.tables import NAMES, format_distance
-from absynth.zoo import unwrap
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -17,12 +17,12 @@ from absynth.certify import certify
 from absynth.errors import AbsynthError
 from absynth.inference import CodebookABS
 from absynth.models.confidence import logits_to_probabilities
-from absynth.models.front import Clamped
+from absynth.models.front import Clamped, seen_by, unwrap
 from absynth.progress import Progress
 from absynth.recipes import read_validation
 from absynth.shapes import Images
 from absynth.training import fingerprint
-from absynth.zoo import model_folder, unwrap
+from absynth.zoo import model_folder
 
 CODEBOOK_SIZES = (1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 50_000)
 """Prototypes a class."""
@@ -67,11 +67,6 @@ def codebook_of(model: Finished) -> CodebookABS:
     return inner
 
 
-def see(model: Finished, images: Images) -> Images:
-    """What the codebook sees of images."""
-    return model.see(images) if isinstance(model, Clamped) else images
-
-
 def measure_sizes(model: Finished, study: Study, records: Path, progress: Progress) -> list[Record]:
     """The records of a codebook's first latents, more and more of them, up to all that are stored.
 
@@ -102,7 +97,7 @@ def measure_sizes(model: Finished, study: Study, records: Path, progress: Progre
             codebook.alpha,
         )
         table.prepare()
-        smaller = Clamped(table, model.tail) if isinstance(model, Clamped) else table
+        smaller = model.in_front_of(table) if isinstance(model, Clamped) else table
         decoded = clock()
         with torch.no_grad():
             smaller(images[:BATCH])
@@ -178,7 +173,7 @@ def measure_samples(model: Finished, prior: float, study: Study, records: Path, 
         first = torch.stack([(labels == label).nonzero()[0, 0] for label in range(study.classes)])
         sheet = Sheet(
             images[first],
-            own_prototypes(codebook, see(model, images[first])),
+            own_prototypes(codebook, seen_by(model, images[first])),
             draw_samples(codebook, prior, generator),
             draw_samples(codebook, prior, generator),
             unlike["noise"][first],

@@ -22,7 +22,7 @@ from absynth.certified import (
 )
 from absynth.inference.codebook import DECODED_AT_ONCE
 from absynth.models.projection import principal_axes
-from absynth.pairs import Pairs, box_distance, clamped_distance, mine
+from absynth.pairs import Pairs, box_distance, mine
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels
 from absynth.training import Perturbation
@@ -62,11 +62,6 @@ Learning = Callable[
 """One pass over mined pairs; the mean of their loss."""
 
 learn_hinge: Learning = partial(learn, distance=box_distance)
-
-
-def learn_clamped(tail: float) -> Learning:
-    """The same behind a clamp."""
-    return partial(learn, distance=partial(clamped_distance, tail=tail))
 
 
 @torch.no_grad()

@@ -19,14 +19,13 @@ from training_rounds import (
     Offer,
     both_decoders,
     embed,
-    learn_clamped,
     learn_hinge,
     make_all,
     run_rounds,
 )
 from training_study import SECOND_SEED, Start, Study
 
-from absynth.certified import BENT_AT_ONCE, CertifiedSettings, decode, weigh_prior
+from absynth.certified import BENT_AT_ONCE, CertifiedSettings, decode, learn, weigh_prior
 from absynth.models.vae import VAE, Posterior
 from absynth.progress import Progress
 from absynth.shapes import Images
@@ -148,7 +147,7 @@ def clamped(study: Study, settings: CertifiedSettings, progress: Progress) -> Ou
     decoders = start.decoders()
     posterior = weigh_prior(decoders, start.posterior, settings.prior)
     book = Decoded(decoders, study.classes)
-    learning = learn_clamped(settings.tail)
+    learning = partial(learn, distance=settings.distance)
     history = rounds(study, settings, progress, book, [Start(start.vaes, posterior)], learning=learning)
     return Outcome(*book.table(study.latents(posterior)), history)
 

@@ -12,8 +12,8 @@ from absynth.errors import AbsynthError
 from absynth.evaluate.tasks import weights_hash
 from absynth.inference.abs import ABS
 from absynth.inference.codebook import CodebookABS
+from absynth.models.front import unwrap
 from absynth.report.drawing import Panel, Section, draw_image, finish_sheet, image_sheet
-from absynth.zoo import unwrap
 
 COLUMNS = 10
 MOST_ROWS = 20

@@ -15,6 +15,7 @@ from absynth.errors import AbsynthError
 from absynth.evaluate.tasks import choose_images, weights_hash
 from absynth.inference.abs import ABS, Synthesis
 from absynth.inference.latent import descend, reconstruction_loss
+from absynth.models.front import unwrap
 from absynth.models.pretrained import domain_of
 from absynth.models.vae import Decoder
 from absynth.report.drawing import (
@@ -29,7 +30,6 @@ from absynth.report.drawing import (
     shorten,
 )
 from absynth.shapes import Images
-from absynth.zoo import unwrap
 
 COLOUR = STYLES["abs"][0]
 MOST_CLASSES = 12
