@@ -13,7 +13,8 @@ below the best distance found:
 Level 0 is the margin over the largest gain of a unit of perturbation: ‖g‖₂ for L2 and, by Cauchy-Schwarz,
 sqrt(pixels) ‖g‖₂ ≥ ‖g‖₁ for Linf; a clamp makes no change larger. For L1 and L0, and behind a threshold, no
 pixel gains more than 2, so the bound depends on the margin alone. Where that leaves too many rivals,
-:mod:`absynth.certify.sieve` checks all of them against the distance found so far.
+:mod:`absynth.certify.sieve` checks all of them against the distance found so far, and for L2 behind a clamp
+:mod:`absynth.certify.dead_zones` counts what the dead zones cost.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from absynth.certify.codebook import Codebook
+from absynth.certify.dead_zones import clamped_bounds
 from absynth.certify.halfspace import crossing, dual_bound
 from absynth.certify.mixture import Duels, best_mixture
 from absynth.certify.rounding import double_slack
@@ -145,6 +147,7 @@ class Search:
 
     Attributes:
         by_length: Whether level 0 goes by the distances of the prototypes from the best own one.
+        sifts: Whether another look at all rivals pays where that leaves many.
     """
 
     def __init__(self, codebook: Codebook, label: int, norm: Norm, channels: int) -> None:
@@ -154,6 +157,7 @@ class Search:
         self.channels = channels
         self.relative = rounded_scores(codebook)
         self.by_length = not codebook.front.binary and norm in ("l2", "linf")
+        self.sifts = norm != "l2" or codebook.front.binary or codebook.front.clamps
 
     def run(self, batch: Batch, slack: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
         """A lower bound on each image's distance to the nearest place where any rival wins.
@@ -180,9 +184,9 @@ class Search:
             if len(left) == 0:
                 break
             pending, batch, bounds = pending[left], batch.select(left), bounds[left]
-            if count == CANDIDATES[0] and (self.norm != "l2" or self.codebook.front.binary):
+            if count == CANDIDATES[0] and self.sifts:
                 seeds = lowest.indices[left, :SEEDS]
-                bounds = self._sieve(batch, slack[pending], nearest[left], seeds, bounds)
+                bounds = self._sift(batch, slack[pending], nearest[left], seeds, bounds)
             nearest = nearest[left]
         return distance
 
@@ -200,9 +204,9 @@ class Search:
         """
         limit = torch.full_like(slack, distance)
         bounds = self._first_bounds(batch, slack)
-        if self.norm != "l2":
+        if self.sifts:
             seeds = bounds.topk(min(SEEDS, bounds.shape[1]), largest=False).indices
-            bounds = self._sieve(batch, slack, limit, seeds, bounds)
+            bounds = self._sift(batch, slack, limit, seeds, bounds)
         kept = (bounds[0] < distance * (1 - 2 * NEAR)).nonzero()[:, 0]
         if len(kept) == 0:
             return kept, limit[:0]
@@ -246,7 +250,7 @@ class Search:
         # The root is concave, so that for L2, too, the straight line stays below.
         return torch.where(needed > pixels, torch.inf, torch.lerp(low, high, (needed - full).clamp(max=1)))
 
-    def _sieve(
+    def _sift(
         self,
         batch: Batch,
         slack: Float[Tensor, "batch"],
@@ -254,7 +258,9 @@ class Search:
         seeds: Int64[Tensor, "batch seed"],
         bounds: Float[Tensor, "batch entry"],
     ) -> Float[Tensor, "batch entry"]:
-        """Raises the bounds of the rivals that cannot win nearer than ``distance`` to just below it."""
+        """Raises the bounds of the rivals that cannot win nearer than ``distance``."""
+        if self.norm == "l2" and self.codebook.front.clamps:
+            return self._bounds_behind_clamp(batch, slack, seeds, bounds)
         size = (distance * (1 - NEAR)).float()
         moves = moves_within(
             batch.image.double(), size.double(), self.norm, self.codebook.front, self.channels
@@ -271,6 +277,28 @@ class Search:
             self.relative,
         )
         return torch.where(safe, bounds.maximum(size[:, None]), bounds)
+
+    def _bounds_behind_clamp(
+        self,
+        batch: Batch,
+        slack: Float[Tensor, "batch"],
+        seeds: Int64[Tensor, "batch seed"],
+        bounds: Float[Tensor, "batch entry"],
+    ) -> Float[Tensor, "batch entry"]:
+        """Level 0 with the dead zones."""
+        margins = self._margins(batch, slack)
+        images = self.codebook.images
+        found = clamped_bounds(
+            batch.image,
+            images[batch.own_rows[:, 0]],
+            images[seeds],
+            margins.gather(1, seeds),
+            images,
+            margins,
+            self.codebook.front,
+            self.relative,
+        )
+        return torch.maximum(bounds, found, out=found)
 
     def _closest(
         self,
