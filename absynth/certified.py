@@ -103,7 +103,6 @@ class CertifiedSettings:
         reach: For binary input, an Linf size that the decision is to stand with ``safety`` flips to spare.
         closeness: Weight of the own prototypes' scores.
         tail: Of the clamp that the model stands behind; 0 for none.
-        prior: Weight of ½‖z‖² in the offsets, where the VAEs have 1.
         copies: Bent copies of the training images that the codebook's latents are found in too.
         seed: Of every draw.
     """
@@ -124,7 +123,6 @@ class CertifiedSettings:
     reach: float = 0.0
     closeness: float = 0.006
     tail: float = 0.0
-    prior: float = 1.0
     copies: int = 5
     seed: int = 0
 
@@ -135,14 +133,7 @@ class CertifiedSettings:
             AbsynthError: If one does not.
         """
         counts = (self.images, self.compared, self.rivals, self.own, self.batch_size)
-        sizes = (
-            self.learning_rate,
-            self.target,
-            self.sharpness,
-            self.safety,
-            self.safety_sharpness,
-            self.prior,
-        )
+        sizes = (self.learning_rate, self.target, self.sharpness, self.safety, self.safety_sharpness)
         if (
             min(self.rounds, self.copies) < 0
             or min(counts) < 1
@@ -151,7 +142,7 @@ class CertifiedSettings:
         ):
             raise AbsynthError(
                 "Training a codebook needs at least 1 of everything that is counted but rounds and copies, "
-                "and a learning rate, targets, sharpness and a weight of the prior above 0."
+                "and a learning rate, targets and sharpness above 0."
             )
         if not 0 <= self.tail < 0.5 or (self.tail and self.binary):
             raise AbsynthError("A tail is at least 0 and less than 0.5, and 0 for binary input.")
@@ -438,7 +429,7 @@ def encode(
         vaes: One a class, in evaluation mode.
         images: Any number.
         labels: Their classes.
-        settings: How many copies, and what stands in front of the model.
+        settings: How many copies.
         generator: Source of the copies.
     """
     count = vaes[0].decoder.latents
@@ -447,32 +438,11 @@ def encode(
     for number in range(1 + settings.copies):
         for rows in torch.arange(len(images)).split(BENT_AT_ONCE):
             some = bend(images[rows], generator) if number else images[rows]
-            some = clamp(some, settings.tail)
             for label in labels[rows].unique().tolist():
                 members = labels[rows] == label
                 found = posteriors(vaes[label], some[members])
                 mean[number, rows[members]], log_variance[number, rows[members]] = found
     return Posterior(mean.flatten(0, 1), log_variance.flatten(0, 1))
-
-
-@torch.no_grad()
-def weigh_prior(decoders: Sequence[Decoder], posterior: Posterior, weight: float) -> Posterior:
-    """Scales latents by √weight, so that ½‖z‖² weighs as much, and lets decoders make the same of them.
-
-    Args:
-        decoders: Without batch norm; their first layers are changed.
-        posterior: Of any images.
-        weight: Above 0.
-
-    Returns:
-        The posterior of the scaled latents.
-    """
-    scale = math.sqrt(weight)
-    for decoder in decoders:
-        first = decoder.layers[0]
-        assert isinstance(first, nn.ConvTranspose2d)
-        first.weight /= scale
-    return Posterior(scale * posterior.mean, posterior.log_variance + math.log(weight))
 
 
 def train_codebook_abs(
@@ -545,8 +515,8 @@ def train_certified_abs(
         labels: Their classes.
         explaining: Of the VAEs; their seed is that of ``settings``.
         hidden: Widths of their layers.
-        settings: Of the training for certificates. The VAEs see what a clamp makes of images, but grey ones
-            for binary input: of these the encoders tell more.
+        settings: Of the training for certificates. The VAEs see grey images, whatever the model stands
+            behind: of these the encoders tell more.
         prototypes: Prototypes a class of the finished model; by default as many as suit the data.
         out: Folder of the finished model; the checkpoints lie in its ``checkpoints``.
         command: Stored beside the weights.
@@ -568,7 +538,7 @@ def train_certified_abs(
         classes=int(labels.max()) + 1,
         folder=out / "checkpoints",
         progress=progress,
-        perturbation=partial(bend_clamped, tail=settings.tail),
+        perturbation=bend,
         hidden=hidden,
     )
     losses = [round(history[-1], 3) for history in histories]
@@ -586,11 +556,6 @@ def train_certified_abs(
         split=split,
         perturbation=distort,
     )
-
-
-def bend_clamped(images: Images, generator: torch.Generator, *, tail: float) -> Images:
-    """What a clamp makes of bent images."""
-    return clamp(bend(images, generator), tail)
 
 
 def _finish(
@@ -613,9 +578,7 @@ def _finish(
     height, width = decoders[0].image_size
     count = codebook_size(len(vaes), height * width) if prototypes is None else prototypes
     generator = torch.Generator().manual_seed(settings.seed)
-    posterior = weigh_prior(
-        decoders, encode(vaes, images[trained], labels[trained], settings, generator), settings.prior
-    )
+    posterior = encode(vaes, images[trained], labels[trained], settings, generator)
     latents = torch.stack(
         [
             codebook_latents(posterior, labels[trained] == label, count, generator)

@@ -307,7 +307,7 @@ def test_the_page_has_what_was_measured(
     for name in ("recipe", "untrained"):
         tools.ideas.measure_idea(name, study, records / "ideas", progress)
     loaded = tools.codebook.load_held_out(model, study)
-    record = tools.codebook.measure_samples(loaded, 0.3, study, records / "samples", progress)
+    record = tools.codebook.measure_samples(loaded, study, records / "samples", progress)
     assert set(record["confidence"]) == {"digits", "noise", "permuted"}
     assert len(record["shown"]["noise"]) == 3
     markers = "\n".join(f"<!-- {name} -->\nold {name}\n<!-- /{name} -->" for name in tools.page.TABLES)

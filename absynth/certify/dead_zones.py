@@ -101,7 +101,9 @@ def clamped_bounds(
     trials = [share * typical for share in TRIALS]
     weighed = [pixel_weights(exact_image, exact_own, trial, front) for trial in trials]
     reached = [
-        squared_bounds(targets, (squares @ weights[:, :, None])[:, :, 0] + LEAST_USEFUL, trial[:, None]).sum(1)
+        squared_bounds(targets, (squares @ weights[:, :, None])[:, :, 0] + LEAST_USEFUL, trial[:, None]).sum(
+            1
+        )
         for weights, trial in zip(weighed, trials, strict=True)
     ]
     best = torch.stack(reached).argmax(0)

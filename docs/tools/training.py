@@ -26,9 +26,7 @@ from training_vaes import VAE_SIZES, measure_size, with_short_training
 
 from absynth.data import load_dataset
 from absynth.errors import AbsynthError
-from absynth.models.pretrained import read_config
 from absynth.progress import progress_display
-from absynth.zoo import model_folder
 
 DOCS = Path(__file__).parents[1]
 NAMES: dict[str, Sequence[str]] = {
@@ -82,8 +80,7 @@ def run_part(part: str, names: set[str], study: Study, records: Path, model: str
             if part == "sizes":
                 measure_sizes(finished, study, records, progress)
             else:
-                training = read_config(model_folder(model)).get("training", {})
-                measure_samples(finished, training.get("prior", 1.0), study, records, progress)
+                measure_samples(finished, study, records, progress)
         return
     shorter = with_short_training(study)
     for name in NAMES[part]:

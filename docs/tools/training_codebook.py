@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import torch
@@ -143,12 +142,11 @@ def permute(images: Images, generator: torch.Generator) -> Images:
     return flat.gather(1, order).view_as(images)
 
 
-def measure_samples(model: Finished, prior: float, study: Study, records: Path, progress: Progress) -> Record:
+def measure_samples(model: Finished, study: Study, records: Path, progress: Progress) -> Record:
     """The record of a model's confidence on digits and on what is none; beside it, a sheet of what it makes.
 
     Args:
         model: Finished.
-        prior: What the squares of its latents are worth, where those of the VAEs are worth 1.
         study: The images, and how many are measured.
         records: Folder of the record and the sheet.
         progress: Where to show that something is done.
@@ -174,8 +172,8 @@ def measure_samples(model: Finished, prior: float, study: Study, records: Path, 
         sheet = Sheet(
             images[first],
             own_prototypes(codebook, seen_by(model, images[first])),
-            draw_samples(codebook, prior, generator),
-            draw_samples(codebook, prior, generator),
+            draw_samples(codebook, generator),
+            draw_samples(codebook, generator),
             unlike["noise"][first],
             unlike["permuted"][first],
         )
@@ -202,8 +200,7 @@ def own_prototypes(model: CodebookABS, images: Images) -> Images:
     return model.prototype_images[labels, chosen].view_as(images)
 
 
-def draw_samples(model: CodebookABS, prior: float, generator: torch.Generator) -> Images:
-    """An image of each class, decoded from a draw of N(0, I), which ``prior`` has scaled."""
+def draw_samples(model: CodebookABS, generator: torch.Generator) -> Images:
+    """An image of each class, decoded from a draw of N(0, I)."""
     latents = torch.randn(len(model.decoders), 1, model.latents.shape[2], generator=generator)
-    latents = math.sqrt(prior) * latents
     return torch.cat([model.decode(label, own) for label, own in enumerate(latents)])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training_rounds import RAMP_SHARPNESS, RAMP_TARGET, learn_ramp
-from training_study import CLAMPED_RATE, SECOND_SEED, Record, Study, Table, clock, once
+from training_study import SECOND_SEED, Record, Study, Table, clock, once
 from training_variants import (
     BIAS_RATE,
     CANDIDATES,
@@ -17,6 +17,7 @@ from training_variants import (
     PROTOTYPE_RATE,
     PRUNED_BY,
     Training,
+    behind_clamp,
     clamped,
     free_prototypes,
     learned_biases,
@@ -53,9 +54,6 @@ class Idea:
     details: dict[str, Any] = field(default_factory=dict)
     seeds: Sequence[int] = (0,)
 
-
-CLAMPED = {"vae_rate": CLAMPED_RATE}
-"""How the VAEs differ that see what the clamp leaves."""
 
 IDEAS: dict[str, Idea] = {
     "recipe": Idea("the recipe", recipe),
@@ -104,13 +102,8 @@ IDEAS: dict[str, Idea] = {
         details={"seed": SECOND_SEED},
         seeds=(0, SECOND_SEED),
     ),
-    "clamp": Idea("a clamp in front, values from 0.1 to 0.9", clamped, {"tail": 0.1}, CLAMPED),
-    "clamp-1.8": Idea(
-        "the clamp, 0.3 times the offsets, and a target of 1.8 with a weight of 0.5",
-        clamped,
-        {"tail": 0.1, "prior": 0.3, "target": 1.8, "target_weight": 0.5},
-        CLAMPED,
-    ),
+    "clamp": Idea("a clamp put in front afterwards, values from 0.1 to 0.9", clamped, {"tail": 0.1}),
+    "clamp-rounds": Idea("the clamp, in front in the rounds too", behind_clamp, {"tail": 0.1}),
     "pruned": Idea(
         "the prototypes kept that win most often, out of 3.75 times as many",
         pruned,

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from absynth.certified import (
     HELD_OUT,
     HIDDEN,
     CertifiedSettings,
-    bend_clamped,
     certified_figures,
     encode,
 )
@@ -39,10 +38,7 @@ from absynth.shapes import Images, Labels
 from absynth.training import TrainingSettings, bend, train_vaes
 
 SMALL = CertifiedSettings(rounds=20, images=4000, compared=4000)
-"""What every idea is tried with, without a clamp in front: a few minutes on one core."""
-
-CLAMPED_RATE = 3e-3
-"""The learning rate of VAEs that see clamped images."""
+"""What every idea is tried with: a few minutes on one core."""
 
 PROTOTYPES = 8_000
 """Of a class, in the codebooks that are measured."""
@@ -148,19 +144,6 @@ class Study:
         """The rows of those that are certified, drawn with seed 0."""
         generator = torch.Generator().manual_seed(0)
         return self.held_out[torch.randperm(len(self.held_out), generator=generator)[: self.measured]]
-
-    def clamped(self, progress: Progress, settings: CertifiedSettings) -> Start:
-        """The VAEs that see what a clamp makes of images, trained unless that was done before."""
-        vaes, _ = train_vaes(
-            *self.trained,
-            replace(self.explaining, learning_rate=CLAMPED_RATE),
-            classes=self.classes,
-            folder=self.work / f"vaes-{settings.tail:g}" / "checkpoints",
-            progress=progress,
-            perturbation=partial(bend_clamped, tail=settings.tail),
-            hidden=self.hidden,
-        )
-        return self.begin(vaes, settings)
 
     def start(self, progress: Progress, seed: int = 0) -> Start:
         """The VAEs of a seed, trained unless that was done before, and what they say of the images."""

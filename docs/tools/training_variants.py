@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,7 @@ from training_rounds import (
 )
 from training_study import SECOND_SEED, Start, Study
 
-from absynth.certified import BENT_AT_ONCE, CertifiedSettings, decode, learn, weigh_prior
+from absynth.certified import BENT_AT_ONCE, CertifiedSettings, decode, learn
 from absynth.models.vae import VAE, Posterior
 from absynth.progress import Progress
 from absynth.shapes import Images
@@ -142,14 +142,13 @@ def rounds(
 
 
 def clamped(study: Study, settings: CertifiedSettings, progress: Progress) -> Outcome:
-    """The recipe behind a clamp, perhaps with a smaller weight of the prior."""
-    start = study.clamped(progress, settings)
-    decoders = start.decoders()
-    posterior = weigh_prior(decoders, start.posterior, settings.prior)
-    book = Decoded(decoders, study.classes)
-    learning = partial(learn, distance=settings.distance)
-    history = rounds(study, settings, progress, book, [Start(start.vaes, posterior)], learning=learning)
-    return Outcome(*book.table(study.latents(posterior)), history)
+    """The recipe without a clamp, which is put in front of what comes of it."""
+    return recipe(study, replace(settings, tail=0.0), progress)
+
+
+def behind_clamp(study: Study, settings: CertifiedSettings, progress: Progress) -> Outcome:
+    """The recipe with a clamp in front from the first round on."""
+    return recipe(study, settings, progress, learning=partial(learn, distance=settings.distance))
 
 
 def learned_latents(study: Study, settings: CertifiedSettings, progress: Progress) -> Outcome:
