@@ -4,14 +4,14 @@ The dual of :mod:`absynth.certify.halfspace` gives, for any multiplier λ,
 
     distance² ≥ λ m − Σ_i φ_i(λ abs(g_i)),   φ_i(a) = max(0, max_{0 < e ≤ room_i} a e − (dead_i + e)²).
 
-φ_i(a) is at most a² / 4 − a dead_i, and 0 below a = 4 dead_i; and (dead + e)² ≥ e² (1 + dead / room)², so that it
-is at most a² / 4 · (room / (dead + room))² too. So as long as λ abs(g_i) is at most some a_i,
+φ_i(a) is at most a² / 4 − a dead_i, and 0 below a = 4 dead_i; and (dead + e)² ≥ e² (1 + dead / room)², so
+that it is at most a² / 4 · (room / (dead + room))² too. So as long as λ abs(g_i) is at most some a_i,
 
     φ_i(λ abs(g_i)) ≤ c_i (λ g_i)²,   c_i = min((1/4 − dead_i / a_i)⁺, (room_i / (dead_i + room_i))² / 4),
 
-where pixels without dead zone have ¼. With one λ₀ and the largest abs(g_i) = 2 max(p_i, 1 − p_i) that a prototype
-could have, the c_i belong to the image alone. Then S = Σ 4 c_i (q_i − p_i)² comes from matrix products for all
-rivals q at once, and λ m − λ² S is a bound for any λ ≤ λ₀, the largest at m / 2S or at λ₀.
+where pixels without dead zone have ¼. With one λ₀ and the largest abs(g_i) = 2 max(p_i, 1 − p_i) that a
+prototype could have, the c_i belong to the image alone. Then S = Σ 4 c_i (q_i − p_i)² comes from matrix
+products for all rivals q at once, and λ m − λ² S is a bound for any λ ≤ λ₀, the largest at m / 2S or at λ₀.
 """
 
 from __future__ import annotations
@@ -100,12 +100,10 @@ def clamped_bounds(
     typical = (targets / (2 * squares.sum(-1) + 1e-12)).median(dim=1).values + 1e-12
     trials = [share * typical for share in TRIALS]
     weighed = [pixel_weights(exact_image, exact_own, trial, front) for trial in trials]
-    reached = [
-        squared_bounds(targets, (squares @ weights[:, :, None])[:, :, 0] + LEAST_USEFUL, trial[:, None]).sum(
-            1
-        )
-        for weights, trial in zip(weighed, trials, strict=True)
-    ]
+    reached = []
+    for trial, weights in zip(trials, weighed, strict=True):
+        useful = (squares @ weights[:, :, None])[:, :, 0] + LEAST_USEFUL
+        reached.append(squared_bounds(targets, useful, trial[:, None]).sum(1))
     best = torch.stack(reached).argmax(0)
     rows = torch.arange(len(best), device=best.device)
     multiplier = torch.stack(trials)[best, rows].float()[:, None]
