@@ -11,15 +11,29 @@ from absynth.rounding import gamma
 DIMENSIONS = 96
 """Coordinates kept of every prototype; of MNIST's codebooks they leave 1 in 1,000 to be looked at in full."""
 
+LARGE = 16_000
+"""Prototypes a class from which on more coordinates are worth their cost."""
+
+DIMENSIONS_OF_LARGE = 160
+"""Coordinates kept of every prototype of these."""
+
 SAMPLE = 512
 """Prototypes whose principal axes are used."""
 
 
-def principal_axes(flat: Float[Tensor, "some pixel"]) -> Float[Tensor, "pixel axis"]:
-    """An orthonormal basis, in float64, of what a sample of images has most of."""
+def principal_axes(
+    flat: Float[Tensor, "some pixel"], dimensions: int | None = None
+) -> Float[Tensor, "pixel axis"]:
+    """An orthonormal basis, in float64, of what a sample of images has most of.
+
+    Args:
+        flat: Images.
+        dimensions: Number of axes, by default ``DIMENSIONS``.
+    """
+    wanted = DIMENSIONS if dimensions is None else dimensions
     sample = flat[:: max(1, len(flat) // SAMPLE)].double()
     _, axes = torch.linalg.eigh(sample @ sample.T)
-    basis: Tensor = torch.linalg.qr(sample.T @ axes[:, -min(DIMENSIONS, *sample.shape) :])[0]
+    basis: Tensor = torch.linalg.qr(sample.T @ axes[:, -min(wanted, *sample.shape) :])[0]
     return basis
 
 
@@ -67,7 +81,8 @@ class Projection(nn.Module):
             energies: ‖p‖² + w of each.
         """
         flat = images.flatten(0, 1)
-        basis = principal_axes(flat).to(images.dtype).contiguous()
+        dimensions = DIMENSIONS_OF_LARGE if images.shape[1] > LARGE else DIMENSIONS
+        basis = principal_axes(flat, dimensions).to(images.dtype).contiguous()
         projection = cls(basis, energies[:, :0, None], squares.amax(1).sqrt())
         coordinates = projection._with_rest(flat, squares.flatten()).unflatten(0, squares.shape)
         projection.factors = torch.cat([-2 * coordinates, energies[:, :, None]], dim=2)
