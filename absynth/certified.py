@@ -38,7 +38,7 @@ from absynth.errors import AbsynthError
 from absynth.inference import CodebookABS
 from absynth.inference.codebook import DECODED_AT_ONCE
 from absynth.models.cnn import Binarized, binarize
-from absynth.models.front import Clamped, clamp
+from absynth.models.front import TAIL, Clamped, clamp
 from absynth.models.pretrained import PretrainedModel, read_config, read_domain, round_to_half
 from absynth.models.projection import principal_axes
 from absynth.models.vae import VAE, Decoder, Posterior
@@ -102,7 +102,8 @@ class CertifiedSettings:
         binary: Whether for binary input: distances are then in flipped pixels.
         reach: For binary input, an Linf size that the decision is to stand with ``safety`` flips to spare.
         closeness: Weight of the own prototypes' scores.
-        tail: Of the clamp that the model stands behind; 0 for none.
+        tail: Of the clamp that the finished model stands behind; 0 for none. Its training is without:
+            decoders trained behind a clamp gain radius, but lose decisions.
         copies: Bent copies of the training images that the codebook's latents are found in too.
         seed: Of every draw.
     """
@@ -167,7 +168,7 @@ class CertifiedSettings:
         return partial(clamped_distance, tail=self.tail) if self.tail else box_distance
 
 
-CERTIFIED = CertifiedSettings()
+CERTIFIED = CertifiedSettings(target=1.8, target_weight=0.5, tail=TAIL)
 """For the largest radii."""
 
 CERTIFIED_BINARY = CertifiedSettings(
@@ -591,7 +592,7 @@ def _finish(
         posterior,
         images[trained],
         labels[trained],
-        settings,
+        replace(settings, tail=0.0),
         checkpoint=out / "checkpoints" / "codebook.pt",
         progress=progress,
         perturbation=perturbation,

@@ -61,6 +61,9 @@ NEWTON_STEPS = 100
 BRACKET_STEPS = 14
 """Evaluations that narrow a root down; a wider bracket only makes a bound smaller."""
 
+DUAL_STEPS = 8
+"""The same for the best multiplier, near which the bound hardly changes."""
+
 MULTIPLIERS = (1.15, 1.4, 1.75)
 """Shares of the multiplier without box and dead zones that :func:`dual_bound` tries."""
 
@@ -240,7 +243,11 @@ def _flips(gains: Tensor, costs: Tensor, rooms: Tensor, target: Tensor, norm: No
 
 
 def _bracket(
-    evaluate: Callable[[Tensor], tuple[Tensor, Tensor]], low: Tensor, high: Tensor, target: Tensor
+    evaluate: Callable[[Tensor], tuple[Tensor, Tensor]],
+    low: Tensor,
+    high: Tensor,
+    target: Tensor,
+    steps: int = BRACKET_STEPS,
 ) -> Tensor:
     """Where a non-decreasing function reaches a target, or a little before, from a bracket of that place.
 
@@ -252,9 +259,10 @@ def _bracket(
         low: Where it is not above the target.
         high: Where it is not below.
         target: What to reach.
+        steps: How many.
     """
     value, slope = evaluate(low)
-    for step in range(BRACKET_STEPS):
+    for step in range(steps):
         middle = (low + high) / 2
         if step % 2 == 0:
             along = low + (target - value) / slope * JUST_BELOW[target.dtype]
@@ -314,7 +322,7 @@ def _dual(slopes: Tensor, rooms: Tensor, dead: Tensor, target: Tensor, unreachab
         if not short.any():
             break
         low, high = torch.where(short, high, low), torch.where(short, 2 * high, high)
-    _bracket(evaluate, low, high, target)
+    _bracket(evaluate, low, high, target, DUAL_STEPS)
     distance = best.sqrt().masked_fill(unreachable, torch.inf)
     moved = moves(slopes, rooms, dead, price, best_multiplier)
     return Crossing(distance, torch.where(unreachable[..., None], rooms, moved))

@@ -67,10 +67,11 @@ def codebook_of(model: Finished) -> CodebookABS:
 
 
 def measure_sizes(model: Finished, study: Study, records: Path, progress: Progress) -> list[Record]:
-    """The records of a codebook's first latents, more and more of them, up to all that are stored.
+    """The records of a codebook's first latents, more and more of them.
 
-    The latents of the training images come first, in a random order, and then those of bent copies. To have
-    more than are stored takes the encoders, which a finished model no longer has.
+    The latents of the training images come first, in a random order, and then those of bent copies. More than
+    are stored are found anew by the encoders of the VAEs that the model's decoders come from, which are the
+    study's own.
 
     Args:
         model: Finished; it loses its table of prototypes.
@@ -81,6 +82,7 @@ def measure_sizes(model: Finished, study: Study, records: Path, progress: Progre
     codebook = codebook_of(model)
     identity = fingerprint(codebook.latents, *codebook.decoders.state_dict().values())
     stored = codebook.latents.shape[1]
+    tail = model.tail if isinstance(model, Clamped) else 0.0
     rows = study.certified
     images, labels = study.images[rows], study.labels[rows]
     # The table of all would take memory beside those that are measured.
@@ -88,10 +90,13 @@ def measure_sizes(model: Finished, study: Study, records: Path, progress: Progre
     codebook.projection = None
 
     def measure(count: int) -> Record:
+        latents = codebook.latents[:, :count]
+        if count > stored:
+            latents = study.latents(study.start(progress).posterior, count)
         started = clock()
         table = CodebookABS(
             list(codebook.decoders),  # type: ignore[arg-type]
-            codebook.latents[:, :count],
+            latents,
             codebook.biases,
             codebook.alpha,
         )
@@ -116,8 +121,8 @@ def measure_sizes(model: Finished, study: Study, records: Path, progress: Progre
         }
 
     made = []
-    for count in (size for size in CODEBOOK_SIZES if size <= stored):
-        described = study.describe(model=identity, count=count)
+    for count in CODEBOOK_SIZES:
+        described = study.describe(model=identity, tail=tail, count=count)
         path = records / f"{count}.json"
         made.append(once(path, described, lambda count=count: measure(count)))  # type: ignore[misc]
     return made

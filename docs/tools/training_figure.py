@@ -1,18 +1,30 @@
-"""Draws what a certified model makes, one column a class."""
+"""Draws what a certified model makes, and what the size of its codebook is worth."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from absynth.errors import AbsynthError
 from absynth.files import atomic_path
-from absynth.report.drawing import WIDTH, draw_image, drawing_style, finish_sheet, image_sheet
+from absynth.report.drawing import (
+    STYLES,
+    WIDTH,
+    draw_image,
+    drawing_style,
+    finish_sheet,
+    image_sheet,
+    new_figure,
+)
 from absynth.shapes import Images
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 ROWS = ("held out", "best prototype", "sample", "sample", "noise", "pixels mixed")
 LEFT, BELOW = 1.6, 0.45
@@ -90,11 +102,55 @@ def draw_samples(sheet: Sheet, noise: Sequence[float], permuted: Sequence[float]
                 axes.text(LEFT + place + 0.5, top + 1.02, f"{number:.0%}", ha="center", va="top", fontsize=6)
             top += 1 + (BELOW if numbers else 0)
         finish_sheet(axes, columns, len(ROWS) + 2 * BELOW)
-        for suffix, options in (
-            ("svg", {"metadata": {"Date": None}}),
-            ("png", {"metadata": {"Software": None}, "dpi": 150}),
+        _save(figure, folder, "certified-samples")
+
+
+def draw_sizes(records: Mapping[int, Mapping[str, Any]], folder: Path) -> None:
+    """Writes certified-sizes.svg and certified-sizes.png.
+
+    Args:
+        records: Of codebooks, by their prototypes a class.
+        folder: Where to.
+    """
+    import matplotlib as mpl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    counts, found = list(records), list(records.values())
+    sizes = list(found[0]["certified"]["accuracy"])
+    shares = {"clean": [100 * record["clean"] for record in found]}
+    for size in sizes:
+        shares[f"L2 {size}"] = [100 * record["certified"]["accuracy"][size] for record in found]
+    times = {name: [record[f"{name}_milliseconds"] for record in found] for name in ("classify", "certify")}
+    with drawing_style(), mpl.rc_context({"svg.hashsalt": "absynth", "svg.fonttype": "path"}):
+        figure = new_figure(WIDTH, 2.6)
+        for axes, lines, label in zip(
+            figure.subplots(1, 3),
+            (shares, times, {"prototypes": [record["bytes"] / 1e6 for record in found]}),
+            ("clean and certified accuracy, %", "ms an image", "MB"),
+            strict=True,
         ):
-            figure.savefig(folder / f"certified-samples.{suffix}", facecolor="white", **options)
+            _draw_lines(axes, counts, lines, label, logarithmic=lines is not shares)
+        _save(figure, folder, "certified-sizes")
+
+
+def _draw_lines(
+    axes: Axes, counts: Sequence[int], lines: Mapping[str, Sequence[float]], label: str, logarithmic: bool
+) -> None:
+    for (name, values), (colour, mark) in zip(lines.items(), STYLES.values(), strict=False):
+        axes.plot(counts, values, color=colour, marker=mark, markersize=4, label=name)
+    axes.set(xscale="log", xlabel="prototypes a class", ylabel=label)
+    if logarithmic:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_xticks([1_000, 10_000], ["1,000", "10,000"])
+    axes.minorticks_off()
+    axes.grid(alpha=0.2, linewidth=0.5)
+    axes.legend(frameon=False, fontsize=6)
+
+
+def _save(figure: Figure, folder: Path, name: str) -> None:
+    figure.savefig(folder / f"{name}.svg", facecolor="white", metadata={"Date": None})
+    figure.savefig(folder / f"{name}.png", facecolor="white", metadata={"Software": None}, dpi=150)
 
 
 def _pictures(images: Images) -> list[Tensor]:

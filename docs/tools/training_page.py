@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from training_codebook import CODEBOOK_SIZES
-from training_figure import draw_samples, read_sheet
+from training_figure import draw_samples, draw_sizes, read_sheet
 from training_ideas import IDEAS
 from training_nearest import NEAREST
 from training_study import SIZES, Record, read_record
@@ -102,7 +102,7 @@ def vaes_table(folder: Path) -> str | None:
     """The sizes of VAEs, or nothing where there are no records."""
     rows = [
         [
-            ", ".join(map(str, VAE_SIZES[name].hidden)) or "convolutions",
+            ", ".join(map(str, VAE_SIZES[name].hidden)),
             str(VAE_SIZES[name].latents),
             f"{record['weights']:,}",
             number(record["explaining_loss"]),
@@ -178,12 +178,12 @@ def fill(page: str, name: str, text: str) -> str:
 
 
 def write_page(page: Path, records: Path, pictures: Path) -> None:
-    """Replaces the tables of a page, and draws its figure; what has no records stays as it is.
+    """Replaces the tables of a page, and draws its figures; what has no records stays as it is.
 
     Args:
         page: With markers for every table, filled or not.
         records: With a folder for each part.
-        pictures: Folder for the figure.
+        pictures: Folder for the figures.
 
     Raises:
         AbsynthError: If the page or one of its markers is missing.
@@ -196,6 +196,8 @@ def write_page(page: Path, records: Path, pictures: Path) -> None:
         filled = fill(text, name, made or "")
         text = text if made is None else filled
     write_text(page, text)
+    if sizes := read_records(records / "sizes", map(str, CODEBOOK_SIZES)):
+        draw_sizes({int(count): record for count, record in sizes.items()}, pictures)
     known = records / "samples" / "samples.json"
     if known.exists():
         shown = read_record(known)["shown"]
