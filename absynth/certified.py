@@ -72,11 +72,11 @@ MEASURED_AT: dict[Norm, tuple[float, ...]] = {"l2": (1.0, 1.5, 1.58, 2.0), "l0":
 MEASURED_AT_BINARY: dict[Norm, tuple[float, ...]] = {"linf": (0.3,), "l0": (8.0, 12.0)}
 """The same for binary input."""
 
-CERTIFIED_PROTOTYPES = 30_000
+CERTIFIED_PROTOTYPES = 20_000
 """Of a class of a certified model, unless something else is asked for."""
 
 HIDDEN = (384, 384)
-"""Widths of the layers of a certified model's VAEs; with ``CERTIFIED_PROTOTYPES`` it takes 14 MB on disk."""
+"""Widths of the layers of a certified model's VAEs; with ``CERTIFIED_PROTOTYPES`` it takes 12 MB on disk."""
 
 EXPLAINING = TrainingSettings(epochs=90, batch_size=64, learning_rate=2e-3, seed=0, least_steps=400)
 """How the VAEs of a certified model are trained, before their decoders are for radii."""
@@ -168,7 +168,7 @@ class CertifiedSettings:
         return partial(clamped_distance, tail=self.tail) if self.tail else box_distance
 
 
-CERTIFIED = CertifiedSettings(target=1.8, target_weight=0.5, tail=TAIL)
+CERTIFIED = CertifiedSettings(tail=TAIL)
 """For the largest radii."""
 
 CERTIFIED_BINARY = CertifiedSettings(

@@ -23,7 +23,7 @@ from absynth.shapes import Images
 from absynth.training import fingerprint
 from absynth.zoo import model_folder
 
-CODEBOOK_SIZES = (1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 50_000)
+CODEBOOK_SIZES = (1_000, 2_000, 4_000, 8_000, 20_000, 50_000)
 """Prototypes a class."""
 
 CERTIFIED_AT = (1.5, 1.58, 2.0)

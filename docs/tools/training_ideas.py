@@ -103,6 +103,12 @@ IDEAS: dict[str, Idea] = {
         seeds=(0, SECOND_SEED),
     ),
     "clamp": Idea("a clamp put in front afterwards, values from 0.1 to 0.9", clamped, {"tail": 0.1}),
+    "clamp-offsets": Idea(
+        "the clamp put in front, and offsets halved, afterwards",
+        partial(clamped, factor=0.5),
+        {"tail": 0.1},
+        {"factor": 0.5},
+    ),
     "clamp-rounds": Idea("the clamp, in front in the rounds too", behind_clamp, {"tail": 0.1}),
     "pruned": Idea(
         "the prototypes kept that win most often, out of 3.75 times as many",

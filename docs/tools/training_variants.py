@@ -141,9 +141,10 @@ def rounds(
     )
 
 
-def clamped(study: Study, settings: CertifiedSettings, progress: Progress) -> Outcome:
-    """The recipe without a clamp, which is put in front of what comes of it."""
-    return recipe(study, replace(settings, tail=0.0), progress)
+def clamped(study: Study, settings: CertifiedSettings, progress: Progress, *, factor: float = 1.0) -> Outcome:
+    """The recipe without a clamp, which is put in front of what comes of it; perhaps with other offsets."""
+    made = recipe(study, replace(settings, tail=0.0), progress)
+    return replace(made, offsets=factor * made.offsets)
 
 
 def behind_clamp(study: Study, settings: CertifiedSettings, progress: Progress) -> Outcome:
