@@ -38,6 +38,7 @@ from absynth.errors import AbsynthError
 from absynth.inference import CodebookABS
 from absynth.inference.codebook import DECODED_AT_ONCE
 from absynth.models.cnn import Binarized, binarize
+from absynth.models.confidence import ALPHA
 from absynth.models.front import TAIL, Clamped, clamp
 from absynth.models.pretrained import PretrainedModel, read_config, read_domain, round_to_half
 from absynth.models.projection import principal_axes
@@ -478,18 +479,20 @@ def train_codebook_abs(
     Raises:
         AbsynthError: If the base is no ABS, or a class of it has no images.
     """
+    domain = read_domain(read_config(base))
     return _finish(
         read_vaes(base),
         images,
         labels,
         settings,
-        domain=read_domain(read_config(base)),
+        domain=domain,
         prototypes=prototypes,
         out=out,
         record={"command": command},
         progress=progress,
         split=validation or Validation(),
         perturbation=bend,
+        alpha=ALPHA if domain.digits else None,
     )
 
 
@@ -556,6 +559,7 @@ def train_certified_abs(
         progress=progress,
         split=split,
         perturbation=distort,
+        alpha=None,
     )
 
 
@@ -572,8 +576,12 @@ def _finish(
     progress: Progress,
     split: Validation,
     perturbation: Perturbation,
+    alpha: float | None,
 ) -> PretrainedModel:
-    """Trains the decoders of VAEs for certificates, and saves the codebook that they make."""
+    """Trains the decoders of VAEs for certificates, and saves the codebook that they make.
+
+    Without a given ``alpha`` the sharpness of the confidence is fitted to how well it explains images.
+    """
     trained, held_out = split.split(labels)
     decoders = [vae.eval().decoder.folded() for vae in vaes]
     height, width = decoders[0].image_size
@@ -600,9 +608,10 @@ def _finish(
     codebook = CodebookABS(decoders, latents)
     round_to_half(codebook)
     codebook.prepare()
-    if not domain.digits:
+    if alpha is None:
         seen = settings.see(images)
-        codebook.alpha = fit_sharpness(codebook, seen, held_out if len(held_out) else trained)
+        alpha = fit_sharpness(codebook, seen, held_out if len(held_out) else trained)
+    codebook.alpha = alpha
     model = settings.behind(codebook)
     model.domain = domain
     record |= {**asdict(settings), "trained_on": len(trained)}

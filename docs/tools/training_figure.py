@@ -142,10 +142,12 @@ def _draw_lines(
     if logarithmic:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
+    else:
+        axes.set_ylim(0, 100)
     axes.set_xticks([1_000, 10_000], ["1,000", "10,000"])
     axes.minorticks_off()
     axes.grid(alpha=0.2, linewidth=0.5)
-    axes.legend(frameon=False, fontsize=6)
+    axes.legend(frameon=False, fontsize=6, loc="upper left" if logarithmic else "lower right")
 
 
 def _save(figure: Figure, folder: Path, name: str) -> None:

@@ -27,12 +27,13 @@ from absynth.errors import AbsynthError
 from absynth.inference import ABS, CodebookABS
 from absynth.inference.codebook import draw_latents
 from absynth.models.cnn import Binarized
-from absynth.models.front import Clamped
+from absynth.models.confidence import ALPHA, fit_alpha
+from absynth.models.front import Clamped, seen_by, unwrap
 from absynth.models.pretrained import PretrainedModel
 from absynth.models.vae import VAE, Decoder, Posterior
 from absynth.pairs import box_distance
 from absynth.progress import Progress
-from absynth.recipes import FAST, write_encoders
+from absynth.recipes import FAST, read_validation, write_encoders
 from absynth.training import TrainingSettings, bend
 
 SETTINGS = CertifiedSettings(rounds=4, images=40, compared=30, batch_size=10, learning_rate=1e-3, rivals=3)
@@ -294,6 +295,12 @@ def test_a_model_trained_from_nothing_is_stored_with_what_it_was_trained_for(
     loaded = absynth.load(tmp_path / "model")
     assert type(loaded) is kind
     assert torch.equal(loaded(digits[0]), model(digits[0]))
+    # The confidence suits how well this codebook explains images, not how well ABS explains MNIST.
+    codebook = unwrap(loaded)
+    assert isinstance(codebook, CodebookABS)
+    held_out = read_validation(tmp_path / "model").split(digits[1])[1]
+    assert codebook.alpha == fit_alpha(codebook.losses(seen_by(loaded, digits[0][held_out])), 28 * 28)
+    assert codebook.alpha != ALPHA
     certificate = absynth.certify(loaded, *digits, norm="l0")
     assert bool((certificate.radius > 0).any())
     stored = json.loads((tmp_path / "model" / "config.json").read_text())["training"]
