@@ -103,7 +103,7 @@ class CertifiedSettings:
         binary: Whether for binary input: distances are then in flipped pixels.
         reach: For binary input, an Linf size that the decision is to stand with ``safety`` flips to spare.
         closeness: Weight of the own prototypes' scores.
-        tail: Of the clamp that the finished model stands behind; 0 for none. Its training is without:
+        tail: Of the clamp in front; 0 for none. The recipe puts it in front of what it has trained without:
             decoders trained behind a clamp gain radius, but lose decisions.
         copies: Bent copies of the training images that the codebook's latents are found in too.
         seed: Of every draw.

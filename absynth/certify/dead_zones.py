@@ -97,7 +97,7 @@ def clamped_bounds(
     exact_image, exact_own = image.double(), own.double()
     squares = (seeds.double() - exact_own[:, None]).square()
     targets = seed_margins.double()
-    typical = (targets / (2 * squares.sum(-1) + 1e-12)).median(dim=1).values + 1e-12
+    typical = (targets / (2 * squares.sum(-1) + LEAST_USEFUL)).median(dim=1).values + LEAST_USEFUL
     trials = [share * typical for share in TRIALS]
     weighed = [pixel_weights(exact_image, exact_own, trial, front) for trial in trials]
     reached = []

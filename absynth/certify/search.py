@@ -259,46 +259,25 @@ class Search:
         bounds: Float[Tensor, "batch entry"],
     ) -> Float[Tensor, "batch entry"]:
         """Raises the bounds of the rivals that cannot win nearer than ``distance``."""
-        if self.norm == "l2" and self.codebook.front.clamps:
-            return self._bounds_behind_clamp(batch, slack, seeds, bounds)
+        images, front = self.codebook.images, self.codebook.front
+        best, nearby, margins = images[batch.own_rows[:, 0]], images[seeds], self._margins(batch, slack)
+        if self.norm == "l2" and front.clamps:
+            found = clamped_bounds(
+                batch.image, best, nearby, margins.gather(1, seeds), images, margins, front, self.relative
+            )
+            return torch.maximum(bounds, found, out=found)
         size = (distance * (1 - NEAR)).float()
-        moves = moves_within(
-            batch.image.double(), size.double(), self.norm, self.codebook.front, self.channels
-        )
-        best = self.codebook.images[batch.own_rows[:, 0]]
         safe = safe_rivals(
-            moves,
+            moves_within(batch.image.double(), size.double(), self.norm, front, self.channels),
             best,
-            self.codebook.images[seeds],
-            self.codebook.images,
-            self._margins(batch, slack),
+            nearby,
+            images,
+            margins,
             bounds < size[:, None],
             prune_slack(self.codebook),
             self.relative,
         )
         return torch.where(safe, bounds.maximum(size[:, None]), bounds)
-
-    def _bounds_behind_clamp(
-        self,
-        batch: Batch,
-        slack: Float[Tensor, "batch"],
-        seeds: Int64[Tensor, "batch seed"],
-        bounds: Float[Tensor, "batch entry"],
-    ) -> Float[Tensor, "batch entry"]:
-        """Level 0 with the dead zones."""
-        margins = self._margins(batch, slack)
-        images = self.codebook.images
-        found = clamped_bounds(
-            batch.image,
-            images[batch.own_rows[:, 0]],
-            images[seeds],
-            margins.gather(1, seeds),
-            images,
-            margins,
-            self.codebook.front,
-            self.relative,
-        )
-        return torch.maximum(bounds, found, out=found)
 
     def _closest(
         self,

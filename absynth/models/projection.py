@@ -12,7 +12,7 @@ DIMENSIONS = 96
 """Coordinates kept of every prototype; of MNIST's codebooks they leave 1 in 1,000 to be looked at in full."""
 
 LARGE = 16_000
-"""Prototypes a class from which on more coordinates are worth their cost."""
+"""Prototypes a class beyond which more coordinates are worth their cost."""
 
 DIMENSIONS_OF_LARGE = 160
 """Coordinates kept of every prototype of these."""

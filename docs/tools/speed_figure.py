@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pictures import picture_style, save_picture
 from speed_growth import Growth
 
-from absynth.report.drawing import MUTED, STYLES, WIDTH, drawing_style, new_figure
+from absynth.report.drawing import MUTED, STYLES, WIDTH, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,10 +40,9 @@ def draw_growth(growths: Sequence[Growth], folder: Path) -> None:
         growths: At most five, as the sixth place has the legend.
         folder: Where to.
     """
-    import matplotlib as mpl
     from matplotlib.lines import Line2D
 
-    with drawing_style(), mpl.rc_context({"svg.hashsalt": "absynth", "svg.fonttype": "path"}):
+    with picture_style():
         figure = new_figure(WIDTH, 4.6)
         *panels, last = figure.subplots(2, 3).flat
         for growth, axes in zip(growths, panels, strict=True):
@@ -55,8 +55,7 @@ def draw_growth(growths: Sequence[Growth], folder: Path) -> None:
             for name, (colour, mark, line) in LOOKS.items()
         ]
         last.legend(handles=entries, loc="center", frameon=False)
-        figure.savefig(folder / "speed.svg", facecolor="white", metadata={"Date": None})
-        figure.savefig(folder / "speed.png", facecolor="white", dpi=150, metadata={"Software": None})
+        save_picture(figure, folder, "speed")
 
 
 def _draw(axes: Axes, growth: Growth) -> None:

@@ -66,6 +66,15 @@ def codebook_of(model: Finished) -> CodebookABS:
     return inner
 
 
+def identify(model: Finished) -> Record:
+    """What tells a finished model from others."""
+    codebook = codebook_of(model)
+    return {
+        "model": fingerprint(codebook.latents, *codebook.decoders.state_dict().values()),
+        "tail": model.tail if isinstance(model, Clamped) else 0.0,
+    }
+
+
 def measure_sizes(model: Finished, study: Study, records: Path, progress: Progress) -> list[Record]:
     """The records of a codebook's first latents, more and more of them.
 
@@ -80,9 +89,8 @@ def measure_sizes(model: Finished, study: Study, records: Path, progress: Progre
         progress: Where to show the measurements.
     """
     codebook = codebook_of(model)
-    identity = fingerprint(codebook.latents, *codebook.decoders.state_dict().values())
+    identity = identify(model)
     stored = codebook.latents.shape[1]
-    tail = model.tail if isinstance(model, Clamped) else 0.0
     rows = study.certified
     images, labels = study.images[rows], study.labels[rows]
     # The table of all would take memory beside those that are measured.
@@ -122,7 +130,7 @@ def measure_sizes(model: Finished, study: Study, records: Path, progress: Progre
 
     made = []
     for count in CODEBOOK_SIZES:
-        described = study.describe(model=identity, tail=tail, count=count)
+        described = study.describe(**identity, count=count)
         path = records / f"{count}.json"
         made.append(once(path, described, lambda count=count: measure(count)))  # type: ignore[misc]
     return made
@@ -159,7 +167,6 @@ def measure_samples(model: Finished, study: Study, records: Path, progress: Prog
     rows = study.certified
     images, labels = study.images[rows], study.labels[rows]
     codebook = codebook_of(model)
-    identity = fingerprint(codebook.latents, *codebook.decoders.state_dict().values())
 
     def make() -> Record:
         task = progress.add_task("confidence", total=3, note="")
@@ -191,7 +198,7 @@ def measure_samples(model: Finished, study: Study, records: Path, progress: Prog
         }
 
     path = records / "samples.json"
-    described = study.describe(model=identity, alpha=codebook.alpha)
+    described = study.describe(**identify(model), alpha=codebook.alpha)
     if not (records / "sheet.png").exists():
         path.unlink(missing_ok=True)
     return once(path, described, make)

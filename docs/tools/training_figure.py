@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from pictures import picture_style, save_picture
 from torch import Tensor
 
 from absynth.errors import AbsynthError
@@ -15,7 +16,6 @@ from absynth.report.drawing import (
     STYLES,
     WIDTH,
     draw_image,
-    drawing_style,
     finish_sheet,
     image_sheet,
     new_figure,
@@ -24,7 +24,6 @@ from absynth.shapes import Images
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 ROWS = ("held out", "best prototype", "sample", "sample", "noise", "pixels mixed")
 LEFT, BELOW = 1.6, 0.45
@@ -86,11 +85,9 @@ def draw_samples(sheet: Sheet, noise: Sequence[float], permuted: Sequence[float]
         permuted: Confidence on each digit with its pixels in another order.
         folder: Where to.
     """
-    import matplotlib as mpl
-
     folder.mkdir(parents=True, exist_ok=True)
     columns = LEFT + len(sheet.digits)
-    with drawing_style(), mpl.rc_context({"svg.hashsalt": "absynth", "svg.fonttype": "path"}):
+    with picture_style():
         figure, axes = image_sheet(columns, len(ROWS) + 2 * BELOW, WIDTH)
         top = 0.0
         written: list[Sequence[float]] = [(), (), (), (), noise, permuted]
@@ -102,7 +99,7 @@ def draw_samples(sheet: Sheet, noise: Sequence[float], permuted: Sequence[float]
                 axes.text(LEFT + place + 0.5, top + 1.02, f"{number:.0%}", ha="center", va="top", fontsize=6)
             top += 1 + (BELOW if numbers else 0)
         finish_sheet(axes, columns, len(ROWS) + 2 * BELOW)
-        _save(figure, folder, "certified-samples")
+        save_picture(figure, folder, "certified-samples")
 
 
 def draw_sizes(records: Mapping[int, Mapping[str, Any]], folder: Path) -> None:
@@ -112,8 +109,6 @@ def draw_sizes(records: Mapping[int, Mapping[str, Any]], folder: Path) -> None:
         records: Of codebooks, by their prototypes a class.
         folder: Where to.
     """
-    import matplotlib as mpl
-
     folder.mkdir(parents=True, exist_ok=True)
     counts, found = list(records), list(records.values())
     sizes = list(found[0]["certified"]["accuracy"])
@@ -121,7 +116,7 @@ def draw_sizes(records: Mapping[int, Mapping[str, Any]], folder: Path) -> None:
     for size in sizes:
         shares[f"L2 {size}"] = [100 * record["certified"]["accuracy"][size] for record in found]
     times = {name: [record[f"{name}_milliseconds"] for record in found] for name in ("classify", "certify")}
-    with drawing_style(), mpl.rc_context({"svg.hashsalt": "absynth", "svg.fonttype": "path"}):
+    with picture_style():
         figure = new_figure(WIDTH, 2.6)
         for axes, lines, label in zip(
             figure.subplots(1, 3),
@@ -130,7 +125,7 @@ def draw_sizes(records: Mapping[int, Mapping[str, Any]], folder: Path) -> None:
             strict=True,
         ):
             _draw_lines(axes, counts, lines, label, logarithmic=lines is not shares)
-        _save(figure, folder, "certified-sizes")
+        save_picture(figure, folder, "certified-sizes")
 
 
 def _draw_lines(
@@ -148,11 +143,6 @@ def _draw_lines(
     axes.minorticks_off()
     axes.grid(alpha=0.2, linewidth=0.5)
     axes.legend(frameon=False, fontsize=6, loc="upper left" if logarithmic else "lower right")
-
-
-def _save(figure: Figure, folder: Path, name: str) -> None:
-    figure.savefig(folder / f"{name}.svg", facecolor="white", metadata={"Date": None})
-    figure.savefig(folder / f"{name}.png", facecolor="white", metadata={"Software": None}, dpi=150)
 
 
 def _pictures(images: Images) -> list[Tensor]:

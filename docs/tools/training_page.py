@@ -102,7 +102,7 @@ def vaes_table(folder: Path) -> str | None:
     """The sizes of VAEs, or nothing where there are no records."""
     rows = [
         [
-            ", ".join(map(str, VAE_SIZES[name].hidden)),
+            ", ".join(map(str, VAE_SIZES[name].hidden)) or "convolutions",
             str(VAE_SIZES[name].latents),
             f"{record['weights']:,}",
             number(record["explaining_loss"]),

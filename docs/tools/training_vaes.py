@@ -26,7 +26,7 @@ class Size:
 
     Attributes:
         latents: Number of latent coordinates.
-        hidden: Widths of its layers.
+        hidden: Widths of its layers; without any it has the paper's convolutions.
     """
 
     latents: int
@@ -39,7 +39,9 @@ VAE_SIZES = {
     "384": Size(8, HIDDEN),
     "512": Size(8, (512, 512)),
     "latents-4": Size(4, HIDDEN),
+    "latents-6": Size(6, HIDDEN),
     "latents-12": Size(12, HIDDEN),
+    "convolutions": Size(8, ()),
 }
 """By name, in the order of the table."""
 
