@@ -10,14 +10,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from absynth.attacks.base import Attack
-from absynth.attacks.batch import choose
+from absynth.attacks.batch import Mask, choose, size
 from absynth.attacks.line_search import shrink
 from absynth.attacks.noise import starting_points
-from absynth.attacks.target import Target, temper
+from absynth.attacks.target import Target, misclassified, temper
 from absynth.norms import Norm
 from absynth.shapes import Images, Logits
+
+LEAST_PROGRESS = 0.01
+"""An image whose adversarial has come nearer by a smaller share than this is finished."""
 
 START_LEVELS = 10
 """Strengths of each kind of noise that a starting point is searched at."""
@@ -40,6 +44,8 @@ class FoolboxAttack(Attack):
             in ascending order, each on the images that no smaller one fooled.
         needs_start: Whether it walks from starting points, as decision-based attacks do.
         bisections: Queries of each pull to the boundary.
+        patience: Of an attack by decisions: how many queries an image's adversarial may take to come nearer
+            by ``LEAST_PROGRESS``; an image that takes more leaves the batch. None for as many as it likes.
     """
 
     name: str
@@ -49,12 +55,14 @@ class FoolboxAttack(Attack):
     epsilons: tuple[float, ...] | None = None
     needs_start: bool = False
     bisections: int = 10
+    patience: int | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The parameters of foolbox's attack, the sizes tried and the number of bisections."""
+        """Foolbox's parameters, the sizes tried, the number of bisections, and the patience if any."""
         epsilons = None if self.epsilons is None else list(self.epsilons)
-        return {**self.parameters, "epsilons": epsilons, "bisections": self.bisections}
+        patience = {} if self.patience is None else {"patience": self.patience}
+        return {**self.parameters, "epsilons": epsilons, "bisections": self.bisections, **patience}
 
     def run(self, target: Target, images: Images) -> Images:
         """Asks foolbox for candidates and pulls them to the boundary."""
@@ -90,10 +98,53 @@ class FoolboxAttack(Attack):
         with quiet_foolbox():
             from foolbox.models.pytorch import PyTorchModel
 
-            model = PyTorchModel(_Tempered(target).eval(), bounds=(0, 1), device=images.device)
+            asked = target if self.patience is None else _Impatient(target, images, self.patience)
+            model = PyTorchModel(_Tempered(asked).eval(), bounds=(0, 1), device=images.device)
             _, clipped, _ = self.make()(model, images, target.labels, epsilons=epsilon, **options)
         candidates: Tensor = clipped
         return torch.where(candidates.isfinite(), candidates.detach(), images).clamp(0, 1)
+
+
+class _Impatient(nn.Module):
+    """A model that is no longer asked about images whose adversarials have stopped coming nearer.
+
+    For these it answers that every point has the image's own class, which an attack that walks by decisions
+    takes for a step that failed: it stays where it is, and keeps the best point that it has.
+
+    Args:
+        target: The model, asked about the images that are left alone.
+        images: The clean images.
+        patience: Queries between two looks at how far each adversarial has come.
+    """
+
+    def __init__(self, target: Target, images: Images, patience: int) -> None:
+        super().__init__()
+        self.target, self.images, self.patience = target, images, patience
+        self.nearest = torch.full((len(images),), torch.inf, device=images.device)
+        self.before = self.nearest.clone()
+        self.left = torch.arange(len(images), device=images.device)
+        self.classes, self.queries = 0, 0
+
+    def forward(self, images: Images) -> Logits:
+        """The logits of the images that are left; of the others, 1 for their own class."""
+        labels, left = self.target.labels, self.left
+        logits: Tensor | None = None
+        if len(left):
+            logits = self.target.select(left)(images[left])
+            self.classes = logits.shape[1]
+            self._note(images[left], misclassified(logits, labels[left]))
+        answers = functional.one_hot(labels, self.classes).to(images.dtype)
+        return answers if logits is None else answers.index_copy(0, left, logits.to(images.dtype))
+
+    def _note(self, points: Images, adversarial: Mask) -> None:
+        """Keeps how near each adversarial is, and now and then lets those go that came no nearer."""
+        left = self.left
+        sizes = size(points - self.images[left], "l2").to(self.nearest.dtype)
+        self.nearest[left] = torch.where(adversarial, sizes.minimum(self.nearest[left]), self.nearest[left])
+        self.queries += 1
+        if self.queries % self.patience == 0:
+            moving = self.nearest < (1 - LEAST_PROGRESS) * self.before
+            self.before, self.left = self.nearest.clone(), left[moving[left]]
 
 
 class _Tempered(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 from absynth.attacks.adapter import FoolboxAttack, foolbox_class
@@ -62,7 +63,7 @@ def _deepfool(norm: Norm, strong: bool) -> FoolboxAttack:
 
 
 def _boundary(strong: bool) -> FoolboxAttack:
-    return _foolbox(
+    attack = _foolbox(
         "boundary",
         "l2",
         "BoundaryAttack",
@@ -71,6 +72,8 @@ def _boundary(strong: bool) -> FoolboxAttack:
         spherical_step=0.1,
         source_step=0.01,
     )
+    # its step sizes take 1000 steps to suit an image, which may look finished before
+    return replace(attack, patience=1500) if strong else attack
 
 
 def _hop_skip_jump(norm: Norm, strong: bool = True) -> FoolboxAttack:
