@@ -5,13 +5,17 @@ beats an own one p, where p may be chosen for each q (:mod:`absynth.certify.half
 
 1. some training images are changed a little, each in its own way, and prototypes are decoded from the
    posteriors of others: an image that had its own latent in the codebook would be too easy;
-2. for each image the rivals with the smallest distance are mined, and the best own prototype against each;
+2. for each image the rivals with the smallest distance are mined, and the best own prototype against each
+   (where L0 is asked for, more of them, of which those stay that are nearest in L0);
 3. Adam lowers the mean over these pairs of softplus(β (t − h)) / β, once with a target t for the certificates
-   and once with a small and sharp one for the decision itself, plus a little of the own prototype's score,
-   through the decoders. Images that are beyond the target already are left out.
+   and once with a small and sharp one for the decision itself, perhaps once more with h in pixels, plus a
+   little of the own prototype's score, through the decoders. Images that are beyond the targets already are
+   left out.
 
-What is mined goes stale as the decoders move, so that a round takes few and small steps. The prototypes stay
-what decoders make of latents: moved freely, they fit the training images and gain nothing on others.
+What is mined goes stale as the decoders move, so that a round takes few and small steps. Every round asks for
+something a little different: either the learning rate falls until that no longer shows, or it stays and the
+weights are averaged over many rounds. The prototypes stay what decoders make of latents: moved freely, they
+fit the training images and gain nothing on others.
 
 A codebook ABS starts from the decoders of a trained ABS. The certified models start from VAEs of their own,
 of fully connected layers, and their latents come from bent copies of the training images too.
@@ -30,6 +34,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
 
 from absynth.certify import Certificate, certify
 from absynth.data.domain import Domain
@@ -44,7 +49,15 @@ from absynth.models.pretrained import PretrainedModel, read_config, read_domain,
 from absynth.models.projection import principal_axes
 from absynth.models.vae import VAE, Decoder, Posterior
 from absynth.norms import Norm
-from absynth.pairs import Distance, Pairs, box_distance, clamped_distance, flip_distance, mine
+from absynth.pairs import (
+    Distance,
+    Pairs,
+    box_distance,
+    clamped_distance,
+    mine,
+    nearest_in_pixels,
+    pixel_distance,
+)
 from absynth.progress import Progress
 from absynth.recipes import (
     check_classes,
@@ -60,6 +73,15 @@ from absynth.training import Perturbation, Run, TrainingSettings, bend, distort,
 
 BENT_AT_ONCE = 2000
 """Images changed and encoded together."""
+
+SPARED = 2.0
+"""Pixels that may still flip after all those that an Linf size suffices for."""
+
+SPARED_SHARPNESS = 2.0
+"""β of what is short of them."""
+
+MINED_FOR_ONE = 4
+"""Pairs that are mined by their distance in L2 for each that is kept by its distance in L0."""
 
 HELD_OUT = 1 / 12
 """Share of the training images that choices between certified models are made on: 5,000 of MNIST."""
@@ -94,14 +116,20 @@ class CertifiedSettings:
         rivals: Pairs an image.
         own: Nearest own prototypes that the one against a rival is chosen from.
         batch_size: Images a step.
-        learning_rate: Of Adam, at the start; it falls to 0 along a cosine.
+        learning_rate: Of Adam; without averaging it falls to 0 along a cosine.
+        averaged: Share of the rounds, the last ones, over which the weights are averaged.
         target: t, the distance in L2 beyond which a pair no longer matters.
         sharpness: β, how suddenly it stops mattering.
         target_weight: Of what is short of this target, beside the 1 of what is short of the next.
         safety: The target for the decision: an image this close to another class counts as nearly lost.
         safety_sharpness: Its β.
-        binary: Whether for binary input: distances are then in flipped pixels.
-        reach: For binary input, an Linf size that the decision is to stand with ``safety`` flips to spare.
+        safety_weight: Of what is short of it.
+        pixels: The target for the distance in L0.
+        pixels_sharpness: Its β.
+        pixels_weight: Of what is short of it; by default 0, and L0 is not asked for.
+        binary: Whether for binary input: distances are then those of images of 0 and 1.
+        reach: For binary input, an Linf size that the decision is to stand with ``SPARED`` pixels to spare.
+        reach_weight: Of what is short of that.
         closeness: Weight of the own prototypes' scores.
         tail: Of the clamp in front; 0 for none. The recipe puts it in front of what it has trained without:
             decoders trained behind a clamp gain radius, but lose decisions.
@@ -116,13 +144,19 @@ class CertifiedSettings:
     own: int = 4
     batch_size: int = 100
     learning_rate: float = 6e-4
+    averaged: float = 0.0
     target: float = 2.0
     sharpness: float = 4.0
     target_weight: float = 0.6
     safety: float = 0.4
     safety_sharpness: float = 8.0
+    safety_weight: float = 1.0
+    pixels: float = 16.0
+    pixels_sharpness: float = 0.5
+    pixels_weight: float = 0.0
     binary: bool = False
     reach: float = 0.0
+    reach_weight: float = 0.0
     closeness: float = 0.006
     tail: float = 0.0
     copies: int = 5
@@ -135,17 +169,21 @@ class CertifiedSettings:
             AbsynthError: If one does not.
         """
         counts = (self.images, self.compared, self.rivals, self.own, self.batch_size)
-        sizes = (self.learning_rate, self.target, self.sharpness, self.safety, self.safety_sharpness)
+        targets = (self.target, self.safety, self.pixels)
+        sharpness = (self.sharpness, self.safety_sharpness, self.pixels_sharpness)
+        weights = (self.target_weight, self.safety_weight, self.pixels_weight, self.reach_weight)
         if (
             min(self.rounds, self.copies) < 0
             or min(counts) < 1
-            or not min(sizes) > 0
-            or not self.target_weight >= 0
+            or not min(self.learning_rate, *targets, *sharpness) > 0
+            or not min(weights) >= 0
         ):
             raise AbsynthError(
                 "Training a codebook needs at least 1 of everything that is counted but rounds and copies, "
-                "and a learning rate, targets and sharpness above 0."
+                "a learning rate, targets and sharpness above 0, and weights of at least 0."
             )
+        if not 0 <= self.averaged <= 1:
+            raise AbsynthError(f"The share of averaged rounds is {self.averaged}; it must be from 0 to 1.")
         if not 0 <= self.tail < 0.5 or (self.tail and self.binary):
             raise AbsynthError("A tail is at least 0 and less than 0.5, and 0 for binary input.")
 
@@ -163,27 +201,29 @@ class CertifiedSettings:
 
     @property
     def distance(self) -> Distance:
-        """How far images are from where rivals win."""
-        if self.binary:
-            return flip_distance
+        """How far images are from where rivals win, in L2."""
         return partial(clamped_distance, tail=self.tail) if self.tail else box_distance
 
 
-CERTIFIED = CertifiedSettings(tail=TAIL)
-"""For the largest radii."""
+CERTIFIED = (CertifiedSettings(tail=TAIL),)
+"""For the largest radii in L2."""
 
-CERTIFIED_BINARY = CertifiedSettings(
-    learning_rate=4e-4,
-    target=16.0,
-    sharpness=0.5,
-    target_weight=0.5,
-    safety=2.0,
-    safety_sharpness=2.0,
-    binary=True,
-    reach=0.3,
-    closeness=0.025,
+CERTIFIED_BINARY = (
+    CertifiedSettings(),
+    CertifiedSettings(
+        rounds=40,
+        images=5000,
+        learning_rate=4e-4,
+        averaged=0.8,
+        target_weight=0.3,
+        safety_weight=3.0,
+        pixels_weight=0.1,
+        reach=0.3,
+        reach_weight=0.3,
+        binary=True,
+    ),
 )
-"""For the largest radii in L0 and Linf behind a threshold."""
+"""For the largest radii in L0 and Linf behind a threshold; the first rounds are of grey images."""
 
 DECIDING = CertifiedSettings(
     rounds=12,
@@ -208,6 +248,31 @@ def choose_settings(usual: CertifiedSettings, **changes: float | None) -> Certif
         AbsynthError: If a setting makes no sense.
     """
     return replace(usual, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
+
+
+def choose_stages(
+    usual: Sequence[CertifiedSettings], rounds: int | None, **changes: float | None
+) -> tuple[CertifiedSettings, ...]:
+    """The settings of one training after the other, with those replaced that are not None.
+
+    Args:
+        usual: What they are otherwise.
+        rounds: Of all together, shared out as they usually are.
+        changes: To every one of them.
+
+    Raises:
+        AbsynthError: If a setting makes no sense.
+
+    >>> [stage.rounds for stage in choose_stages(CERTIFIED_BINARY, 4)]
+    [3, 1]
+    """
+    counts = [stage.rounds for stage in usual]
+    if rounds is not None:
+        ends = [round(rounds * sum(counts[: place + 1]) / sum(counts)) for place in range(len(counts))]
+        counts = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    return tuple(
+        choose_settings(stage, rounds=count, **changes) for stage, count in zip(usual, counts, strict=True)
+    )
 
 
 def decode(
@@ -267,13 +332,14 @@ def train_for_certificates(
     model = nn.ModuleList(decoders).requires_grad_(True).train()
     generator = torch.Generator().manual_seed(settings.seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.rounds)
+    schedule, average = schedule_and_average(model, optimizer, settings)
     signature = {
         **asdict(settings),
         "data": fingerprint(images, labels, *posterior),
         "start": fingerprint(*model.state_dict().values()),
     }
-    run = Run(checkpoint, signature, model, optimizer, schedule, generator)
+    kept = model if average is None else nn.ModuleList([model, average])
+    run = Run(checkpoint, signature, kept, optimizer, schedule, generator)
     history = run.restore()
     basis = principal_axes(images.flatten(1)).to(images.dtype)
     task = progress.add_task("certificates", total=settings.rounds, completed=len(history), note="")
@@ -282,10 +348,29 @@ def train_for_certificates(
             _round(decoders, posterior, images, labels, settings, perturbation, optimizer, generator, basis)
         )
         schedule.step()
+        if average is not None and len(history) > settings.rounds * (1 - settings.averaged):
+            average.update_parameters(model)
         progress.update(task, advance=1, note=f"loss {history[-1]:.4f}")
         run.save(history)
+    if average is not None:
+        model.load_state_dict(average.module.state_dict())
     model.requires_grad_(False).eval()
     return history
+
+
+def schedule_and_average(
+    model: nn.Module, optimizer: torch.optim.Optimizer, settings: CertifiedSettings
+) -> tuple[torch.optim.lr_scheduler.LRScheduler, AveragedModel | None]:
+    """How the learning rate goes, and what averages the weights, if they are averaged.
+
+    Args:
+        model: What is learned.
+        optimizer: Of its parameters.
+        settings: Of the training.
+    """
+    if settings.averaged:
+        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0), AveragedModel(model)
+    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, settings.rounds)), None
 
 
 def draw_codebook(
@@ -348,10 +433,12 @@ def _round(
         truth,
         prototypes,
         offsets,
-        rivals=settings.rivals,
+        rivals=settings.rivals * (MINED_FOR_ONE if settings.pixels_weight else 1),
         own=settings.own,
         basis=basis,
     )
+    if settings.pixels_weight:
+        pairs = nearest_in_pixels(pairs, settings.see(changed), prototypes, offsets, settings.rivals)
     make = partial(decode, decoders, part)
     return learn(pairs, changed, make, settings, optimizer, generator, distance=settings.distance)
 
@@ -375,13 +462,13 @@ def learn(
         settings: What is asked for.
         optimizer: Of what the codebook is made from.
         generator: Source of the order.
-        distance: What measures the pairs, differentiably.
+        distance: What measures the pairs in L2, differentiably.
 
     Returns:
-        The mean of what the pairs are short of the target.
+        The mean of what the pairs are short of the target in L2.
     """
-    # n flips are √n away in L2.
-    most = math.sqrt(settings.target) if settings.binary else settings.target
+    # n changed pixels are at most √n away in L2.
+    most = max(settings.target, math.sqrt(settings.pixels) if settings.pixels_weight else 0.0)
     near = (pairs.distance < most).nonzero()[:, 0]
     if len(near) == 0:
         # Without gradients it changes nothing; the schedule expects a step in every round.
@@ -394,17 +481,23 @@ def learn(
         entries = torch.stack([pairs.own[rows], pairs.rival[rows]])
         made, energy = make(entries.flatten())
         own, rival = made.view(*entries.shape, -1)
-        difference = settings.see(batch) - torch.stack([own, rival])
+        seen = settings.see(batch)
+        difference = seen - torch.stack([own, rival])
         own_score, rival_score = difference.square().sum(-1) + energy.view_as(entries)
         margin = rival_score - own_score
-        distances = distance(batch, own, rival, margin)
+        distances = distance(seen if settings.binary else batch, own, rival, margin)
         missing = shortfall(distances, settings.target, settings.sharpness)
         unsafe = shortfall(distances, settings.safety, settings.safety_sharpness)
-        if settings.reach:
+        loss = settings.target_weight * missing + settings.safety_weight * unsafe
+        loss = loss + settings.closeness * own_score.mean()
+        if settings.pixels_weight:
+            changed = pixel_distance(seen, own, rival, margin)
+            lacking = shortfall(changed, settings.pixels, settings.pixels_sharpness)
+            loss = loss + settings.pixels_weight * lacking
+        if settings.reach_weight:
             given = ((batch - 0.5).abs() <= settings.reach).to(batch.dtype)
-            spared = flip_distance(batch, own, rival, margin, given)
-            unsafe = unsafe + shortfall(spared, settings.safety, settings.safety_sharpness)
-        loss = settings.target_weight * missing + unsafe + settings.closeness * own_score.mean()
+            spared = pixel_distance(seen, own, rival, margin, given)
+            loss = loss + settings.reach_weight * shortfall(spared, SPARED, SPARED_SHARPNESS)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -484,7 +577,7 @@ def train_codebook_abs(
         read_vaes(base),
         images,
         labels,
-        settings,
+        (settings,),
         domain=domain,
         prototypes=prototypes,
         out=out,
@@ -502,7 +595,7 @@ def train_certified_abs(
     *,
     explaining: TrainingSettings = EXPLAINING,
     hidden: Sequence[int] = HIDDEN,
-    settings: CertifiedSettings,
+    stages: Sequence[CertifiedSettings],
     prototypes: int | None = None,
     out: Path,
     command: str,
@@ -517,10 +610,10 @@ def train_certified_abs(
     Args:
         images: Training images.
         labels: Their classes.
-        explaining: Of the VAEs; their seed is that of ``settings``.
+        explaining: Of the VAEs; their seed is that of the last stage.
         hidden: Widths of their layers.
-        settings: Of the training for certificates. The VAEs see grey images, whatever the model stands
-            behind: of these the encoders tell more.
+        stages: Of the training for certificates, one after the other; the last says what the model stands
+            behind. The VAEs see grey images in any case: of these the encoders tell more.
         prototypes: Prototypes a class of the finished model; by default as many as suit the data.
         out: Folder of the finished model; the checkpoints lie in its ``checkpoints``.
         command: Stored beside the weights.
@@ -534,7 +627,7 @@ def train_certified_abs(
     domain = check_classes(images, labels, domain)
     split = validation or Validation()
     trained, _ = split.split(labels)
-    explaining = replace(explaining, seed=settings.seed)
+    explaining = replace(explaining, seed=stages[-1].seed)
     vaes, histories = train_vaes(
         images[trained],
         labels[trained],
@@ -551,7 +644,7 @@ def train_certified_abs(
         vaes,
         images,
         labels,
-        settings,
+        stages,
         domain=domain,
         prototypes=prototypes,
         out=out,
@@ -567,7 +660,7 @@ def _finish(
     vaes: Sequence[VAE],
     images: Images,
     labels: Labels,
-    settings: CertifiedSettings,
+    stages: Sequence[CertifiedSettings],
     *,
     domain: Domain,
     prototypes: int | None,
@@ -580,12 +673,15 @@ def _finish(
 ) -> PretrainedModel:
     """Trains the decoders of VAEs for certificates, and saves the codebook that they make.
 
-    Without a given ``alpha`` the sharpness of the confidence is fitted to how well it explains images.
+    What a model stands behind, what its latents are found in and every draw but those of the rounds are as
+    the last stage says. Without a given ``alpha`` the sharpness of the confidence is fitted to how well the
+    codebook explains images.
     """
     trained, held_out = split.split(labels)
     decoders = [vae.eval().decoder.folded() for vae in vaes]
     height, width = decoders[0].image_size
     count = codebook_size(len(vaes), height * width) if prototypes is None else prototypes
+    settings = stages[-1]
     generator = torch.Generator().manual_seed(settings.seed)
     posterior = encode(vaes, images[trained], labels[trained], settings, generator)
     latents = torch.stack(
@@ -594,17 +690,19 @@ def _finish(
             for label in range(len(vaes))
         ]
     )
-    settings = replace(settings, compared=min(settings.compared, count))
-    history = train_for_certificates(
-        decoders,
-        posterior,
-        images[trained],
-        labels[trained],
-        replace(settings, tail=0.0),
-        checkpoint=out / "checkpoints" / "codebook.pt",
-        progress=progress,
-        perturbation=perturbation,
-    )
+    history: list[float] = []
+    used = [replace(stage, compared=min(stage.compared, count)) for stage in stages]
+    for number, stage in enumerate(used, start=1):
+        history = train_for_certificates(
+            decoders,
+            posterior,
+            images[trained],
+            labels[trained],
+            replace(stage, tail=0.0),
+            checkpoint=out / "checkpoints" / ("codebook.pt" if number == 1 else f"codebook-{number}.pt"),
+            progress=progress,
+            perturbation=perturbation,
+        )
     codebook = CodebookABS(decoders, latents)
     round_to_half(codebook)
     codebook.prepare()
@@ -614,7 +712,8 @@ def _finish(
     codebook.alpha = alpha
     model = settings.behind(codebook)
     model.domain = domain
-    record |= {**asdict(settings), "trained_on": len(trained)}
+    record |= {**asdict(used[-1]), "trained_on": len(trained)}
+    record |= {"before": [asdict(stage) for stage in used[:-1]]} if len(used) > 1 else {}
     record |= {"final_loss": round(history[-1], 4)} if history else {}
     record |= validate(model, images[held_out], labels[held_out], split, progress)
     some = held_out[torch.randperm(len(held_out), generator=generator)[:MEASURED]]

@@ -113,8 +113,7 @@ def train(
     target: Annotated[
         float | None,
         typer.Option(
-            help="Codebook and certified models: the L2 radius, or for certified-binary-abs the number of "
-            "flipped pixels, beyond which a rival no longer matters."
+            help="Codebook and certified models: the L2 radius beyond which a rival no longer matters."
         ),
     ] = None,
     start: Annotated[str | None, typer.Option(help="A trained abs to go on from.")] = None,
@@ -247,6 +246,7 @@ def _derivation(
     *,
     seed: int,
     epochs: int | None,
+    rounds: int | None,
     domain: Domain | None,
     **changes: float | None,
 ) -> Callable[..., object]:
@@ -258,6 +258,7 @@ def _derivation(
         DECIDING,
         EXPLAINING,
         choose_settings,
+        choose_stages,
         train_certified_abs,
         train_codebook_abs,
     )
@@ -267,7 +268,7 @@ def _derivation(
     if model == "binary-abs":
         return partial(train_binary_abs, load(base), seed=seed, validation=validation)
     if model == "codebook-abs":
-        settings = choose_settings(DECIDING, seed=seed, **changes)
+        settings = choose_settings(DECIDING, seed=seed, rounds=rounds, **changes)
         derive = partial(train_codebook_abs, model_folder(base), settings=settings)
         return partial(derive, prototypes=prototypes, validation=validation)
     usual = CERTIFIED if model == "certified-abs" else CERTIFIED_BINARY
@@ -275,7 +276,7 @@ def _derivation(
     return partial(
         train_certified_abs,
         explaining=explaining,
-        settings=choose_settings(usual, seed=seed, **changes),
+        stages=choose_stages(usual, rounds, seed=seed, **changes),
         prototypes=prototypes or CERTIFIED_PROTOTYPES,
         domain=domain,
         validation=validation,

@@ -16,12 +16,14 @@ from torch.nn import functional
 
 from absynth.certify.front import Front
 from absynth.certify.halfspace import moves, prices
-from absynth.models.cnn import binarize
 from absynth.models.front import limits
 from absynth.shapes import Labels
 
 SCORES_AT_ONCE = 2**21
 """Of images and the prototypes of one class, computed together (8 MiB)."""
+
+PAIRED_AT_ONCE = 250
+"""Images whose pairs are compared pixel by pixel together."""
 
 NEWTON_STEPS = 8
 """Of the search for the multiplier in :func:`box_distance`; its derivative needs no more."""
@@ -35,11 +37,11 @@ DEAREST = 32.0
 LEAST_STEEPNESS = 1e-4
 """Σ_free g² below which a pair is taken to be out of the box's reach."""
 
-MOST_FLIPS = 40
-"""Flipped pixels that are told apart in :func:`flip_distance`."""
+MOST_CHANGED = 40
+"""Changed pixels that are told apart in :func:`pixel_distance`."""
 
 LEAST_GAIN = 0.05
-"""Of a flip, where the number of flips that are missing is estimated from it."""
+"""Of a pixel, where the number of pixels that are missing is estimated from it."""
 
 Distance = Callable[
     [
@@ -151,31 +153,32 @@ def clamped_distance(
     )
 
 
-def flip_distance(
+def pixel_distance(
     images: Float[Tensor, "batch 1 pixel"],
     own: Float[Tensor, "batch pair pixel"],
     rivals: Float[Tensor, "batch pair pixel"],
     margins: Float[Tensor, "batch pair"],
     given: Float[Tensor, "batch 1 pixel"] | None = None,
 ) -> Float[Tensor, "batch pair"]:
-    """How many flipped pixels it takes until a rival beats an own prototype, in fractions, differentiably.
+    """How many changed pixels it takes until a rival beats an own prototype, in fractions, differentiably.
 
-    A flip of pixel i brings the rival nearer by its gain. The gains of the best flips are added up until
-    they reach the margin, the last one in part; beyond ``MOST_FLIPS`` each counts as the last of them.
-    A negative margin counts as flips of the best pixel that are missing.
+    A pixel that is changed as much as the box allows brings the rival nearer by its gain. The largest gains
+    are added up until they reach the margin, the last one in part; beyond ``MOST_CHANGED`` each counts as the
+    last of them. A negative margin counts as changes of the best pixel that are missing.
 
     Args:
-        images: Flattened, before the threshold.
+        images: What the prototypes see, flattened; behind a threshold a change is a flip.
         own: p.
         rivals: q.
-        margins: m = s_q(b) − s_p(b) of the binary image b.
-        given: 1 for pixels that flip in any case if that helps the rival; they are not counted.
+        margins: m = s_q(x) − s_p(x).
+        given: 1 for pixels that change in any case if that helps the rival; they are not counted.
     """
-    gains = ((1 - 2 * binarize(images)) * 2 * (rivals - own)).clamp(min=0)
+    slopes = 2 * (rivals - own)
+    gains = slopes.abs() * torch.where(slopes > 0, 1 - images, images)
     if given is not None:
         margins = margins - (gains * given).sum(-1)
         gains = gains * (1 - given)
-    best = gains.topk(min(MOST_FLIPS, gains.shape[-1])).values
+    best = gains.topk(min(MOST_CHANGED, gains.shape[-1])).values
     total = functional.pad(best.cumsum(-1), (1, 0))
     with torch.no_grad():
         whole = (total[..., 1:-1] < margins[..., None]).sum(-1, keepdim=True)
@@ -245,3 +248,34 @@ def mine(
             distances, chosen = better.max(-1)
             found.append(Pairs(rows, nearest.gather(1, chosen), rival, distances.amin(1) / 2))
     return Pairs(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+@torch.no_grad()
+def nearest_in_pixels(
+    pairs: Pairs,
+    images: Float[Tensor, "batch pixel"],
+    prototypes: Float[Tensor, "class prototype pixel"],
+    offsets: Float[Tensor, "class prototype"],
+    count: int,
+) -> Pairs:
+    """Of the pairs of each image the one that is nearest in L2, and those others that are nearest in L0.
+
+    Args:
+        pairs: More than are wanted, as :func:`mine` finds them, the nearest of each image first.
+        images: What the prototypes see, flattened.
+        prototypes: Of all classes.
+        offsets: Their offsets.
+        count: How many pairs an image.
+    """
+    flat, energies = prototypes.flatten(0, 1), offsets.flatten()
+    kept = []
+    for rows in torch.arange(len(pairs.image)).split(PAIRED_AT_ONCE):
+        entries = torch.stack([pairs.own[rows], pairs.rival[rows]])
+        some = images[pairs.image[rows]][:, None]
+        own, rival = flat[entries]
+        own_score, rival_score = (some - torch.stack([own, rival])).square().sum(-1) + energies[entries]
+        pixels = pixel_distance(some, own, rival, rival_score - own_score)
+        pixels[:, 0] = -torch.inf
+        kept.append(pixels.topk(min(count, pixels.shape[1]), largest=False).indices)
+    places = torch.cat(kept)
+    return pairs._replace(own=pairs.own.gather(1, places), rival=pairs.rival.gather(1, places))

@@ -100,7 +100,7 @@ def test_the_rounds_are_those_of_the_package(
 def test_every_idea_is_tried_once(
     tools: SimpleNamespace, study: Any, progress: Progress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short = replace(study, settings=replace(SETTINGS, rounds=1))
+    short = replace(study, settings=replace(SETTINGS, rounds=2))
     found = {
         name: tools.ideas.measure_idea(name, short, tmp_path / "ideas", progress)
         for name in tools.ideas.IDEAS
@@ -113,6 +113,7 @@ def test_every_idea_is_tried_once(
         assert record["held_out"] == len(study.held_out)
         assert list(record["certified"]["accuracy"]) == ["1", "1.5", "1.58", "2", "2.5"]
         assert (record["loss"] is None) == (name == "untrained")
+        assert ("pixels" in record) == tools.ideas.IDEAS[name].pixels
     monkeypatch.setattr(tools.variants, "run_rounds", Mock(side_effect=AssertionError("tried again")))
     assert tools.ideas.measure_idea("recipe", short, tmp_path / "ideas", progress) == found["recipe"]
     with pytest.raises(AssertionError, match="tried again"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training_rounds import RAMP_SHARPNESS, RAMP_TARGET, learn_ramp
-from training_study import SECOND_SEED, Record, Study, Table, clock, once
+from training_study import PIXELS, SECOND_SEED, Record, Study, Table, clock, once
 from training_variants import (
     BIAS_RATE,
     CANDIDATES,
@@ -46,6 +46,7 @@ class Idea:
         changes: To the settings.
         details: What else tells its record from one of other settings.
         seeds: Of the VAEs that it starts from.
+        pixels: Whether its radii in L0 are measured too.
     """
 
     difference: str
@@ -53,10 +54,11 @@ class Idea:
     changes: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     seeds: Sequence[int] = (0,)
+    pixels: bool = False
 
 
 IDEAS: dict[str, Idea] = {
-    "recipe": Idea("the recipe", recipe),
+    "recipe": Idea("the recipe", recipe, pixels=True),
     "untrained": Idea("no rounds: the decoders of the VAEs", recipe, {"rounds": 0}),
     "no-copies": Idea(
         "images are never bent in the rounds, and give the only latents",
@@ -102,7 +104,9 @@ IDEAS: dict[str, Idea] = {
         details={"seed": SECOND_SEED},
         seeds=(0, SECOND_SEED),
     ),
-    "clamp": Idea("a clamp put in front afterwards, values from 0.1 to 0.9", clamped, {"tail": 0.1}),
+    "clamp": Idea(
+        "a clamp put in front afterwards, values from 0.1 to 0.9", clamped, {"tail": 0.1}, pixels=True
+    ),
     "clamp-offsets": Idea(
         "the clamp put in front, and offsets halved, afterwards",
         partial(clamped, factor=0.5),
@@ -110,6 +114,19 @@ IDEAS: dict[str, Idea] = {
         {"factor": 0.5},
     ),
     "clamp-rounds": Idea("the clamp, in front in the rounds too", behind_clamp, {"tail": 0.1}),
+    "pixels": Idea("radii in L0 are asked for too", recipe, {"pixels_weight": 0.1}, pixels=True),
+    "averaged": Idea(
+        "the learning rate stays, and the weights are averaged over the second half of the rounds",
+        recipe,
+        {"averaged": 0.5},
+        pixels=True,
+    ),
+    "averaged-pixels": Idea(
+        "both: radii in L0 asked for, and weights averaged",
+        recipe,
+        {"averaged": 0.5, "pixels_weight": 0.1},
+        pixels=True,
+    ),
     "pruned": Idea(
         "the prototypes kept that win most often, out of 3.75 times as many",
         pruned,
@@ -139,6 +156,8 @@ def measure_idea(name: str, study: Study, records: Path, progress: Progress) -> 
         seconds = round(clock() - started, 1)
         model = settings.behind(Table(outcome.prototypes, outcome.offsets))
         figures = study.measure(model, progress)
+        if idea.pixels:
+            figures["pixels"] = study.measure_pixels(model, progress)
         return {"seconds": seconds, "loss": outcome.history[-1] if outcome.history else None, **figures}
 
     described = study.describe(
@@ -147,5 +166,6 @@ def measure_idea(name: str, study: Study, records: Path, progress: Progress) -> 
         hidden=study.hidden,
         prototypes=study.prototypes,
         details=idea.details,
+        **({"pixels": PIXELS} if idea.pixels else {}),
     )
     return once(records / f"{name}.json", described, make)

@@ -10,7 +10,7 @@ from training_codebook import CODEBOOK_SIZES
 from training_figure import draw_samples, draw_sizes, read_sheet
 from training_ideas import IDEAS
 from training_nearest import NEAREST
-from training_study import SIZES, Record, read_record
+from training_study import PIXELS, SIZES, Record, read_record
 from training_vaes import VAE_SIZES
 
 from absynth.errors import AbsynthError
@@ -98,6 +98,23 @@ def ideas_table(folder: Path) -> str | None:
     )
 
 
+def pixels_table(folder: Path) -> str | None:
+    """The ideas that were measured in L0 too, or nothing where there are no records."""
+    rows = [
+        [
+            IDEAS[name].difference,
+            percent(record["clean"], 2),
+            number(record["pixels"]["mean"], 2),
+            number(record["pixels"]["median"], 0),
+            *(percent(share) for share in record["pixels"]["accuracy"].values()),
+        ]
+        for name, record in read_records(folder, IDEAS).items()
+        if "pixels" in record
+    ]
+    head = ["what differs", "clean", "mean", "median", *(f"{size:g}" for size in PIXELS)]
+    return table(head, rows) if rows else None
+
+
 def vaes_table(folder: Path) -> str | None:
     """The sizes of VAEs, or nothing where there are no records."""
     rows = [
@@ -147,13 +164,14 @@ def sizes_table(folder: Path) -> str | None:
     return table(head, rows)
 
 
-TABLES: dict[str, Callable[[Path], str | None]] = {
-    "ideas": ideas_table,
-    "vaes": vaes_table,
-    "nearest": nearest_table,
-    "sizes": sizes_table,
+TABLES: dict[str, tuple[str, Callable[[Path], str | None]]] = {
+    "ideas": ("ideas", ideas_table),
+    "pixels": ("ideas", pixels_table),
+    "vaes": ("vaes", vaes_table),
+    "nearest": ("nearest", nearest_table),
+    "sizes": ("sizes", sizes_table),
 }
-"""By the name of the part, of its folder of records and of its markers."""
+"""By the name of its markers: the folder of records, and what makes a table from it."""
 
 
 def fill(page: str, name: str, text: str) -> str:
@@ -191,8 +209,8 @@ def write_page(page: Path, records: Path, pictures: Path) -> None:
     if not page.exists():
         raise AbsynthError(f"There is no page {page}; write it first, with markers for the tables.")
     text = page.read_text(encoding="utf-8")
-    for name, make in TABLES.items():
-        made = make(records / name)
+    for name, (folder, make) in TABLES.items():
+        made = make(records / folder)
         filled = fill(text, name, made or "")
         text = text if made is None else filled
     write_text(page, text)

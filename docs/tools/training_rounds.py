@@ -15,14 +15,16 @@ from training_study import Start, copy_decoders
 
 from absynth.certified import (
     BENT_AT_ONCE,
+    MINED_FOR_ONE,
     CertifiedSettings,
     decode,
     draw_codebook,
     learn,
+    schedule_and_average,
 )
 from absynth.inference.codebook import DECODED_AT_ONCE
 from absynth.models.projection import principal_axes
-from absynth.pairs import Pairs, box_distance, mine
+from absynth.pairs import Pairs, box_distance, mine, nearest_in_pixels
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels
 from absynth.training import Perturbation
@@ -182,7 +184,8 @@ def run_rounds(
     """
     generator = torch.Generator().manual_seed(settings.seed)
     descent = optimizer(parameters, lr=settings.learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(descent, max(1, settings.rounds))
+    learned = nn.ParameterList(weights for group in descent.param_groups for weights in group["params"])
+    schedule, average = schedule_and_average(learned, descent, settings)
     basis = principal_axes(images.flatten(1)).to(images.dtype)
     history: list[float] = []
     task = progress.add_task("certificates", total=settings.rounds, note="")
@@ -196,14 +199,22 @@ def run_rounds(
             labels[chosen],
             offer.prototypes,
             offer.offsets,
-            rivals=settings.rivals,
+            rivals=settings.rivals * (MINED_FOR_ONE if settings.pixels_weight else 1),
             own=settings.own,
             basis=basis,
         )
+        if settings.pixels_weight:
+            pairs = nearest_in_pixels(
+                pairs, settings.see(flat), offer.prototypes, offer.offsets, settings.rivals
+            )
         history.append(learning(pairs, flat, offer.make, settings, descent, generator))
         after()
         schedule.step()
+        if average is not None and len(history) > settings.rounds * (1 - settings.averaged):
+            average.update_parameters(learned)
         progress.update(task, advance=1, note=f"loss {history[-1]:.4f}")
+    if average is not None:
+        learned.load_state_dict(average.module.state_dict())
     return history
 
 

@@ -49,6 +49,9 @@ MEASURED = 1000
 SIZES = (1.0, 1.5, 1.58, 2.0, 2.5)
 """The sizes in L2 that the certified accuracy is measured at."""
 
+PIXELS = (8.0, 12.0, 16.0)
+"""The sizes in L0, where it is measured."""
+
 SECOND_SEED = 100
 """Of the second VAE of each class; the seeds of the first are 0 to 9."""
 
@@ -196,6 +199,12 @@ class Study:
             "certified": {"images": len(rows), **certified_figures(certificate, SIZES)},
             "radii": radii,
         }
+
+    def measure_pixels(self, model: nn.Module, progress: Progress) -> Record:
+        """What is proven of the same images in L0."""
+        rows = self.certified
+        certificate = certify(model, self.images[rows], self.labels[rows], "l0", progress=progress)
+        return certified_figures(certificate, PIXELS)
 
     def describe(self, **others: Any) -> Record:
         """What a record is valid for, as JSON values: how it is measured, and what else there is to say."""

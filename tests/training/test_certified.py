@@ -38,7 +38,8 @@ from absynth.training import TrainingSettings, bend
 
 SETTINGS = CertifiedSettings(rounds=4, images=40, compared=30, batch_size=10, learning_rate=1e-3, rivals=3)
 GREY = replace(SETTINGS, rounds=6, learning_rate=3e-4)
-BINARY = replace(CERTIFIED_BINARY, rounds=6, images=90, compared=30, batch_size=10, rivals=3)
+BINARY = replace(CERTIFIED_BINARY[-1], rounds=6, images=90, compared=30, batch_size=10, rivals=3)
+AVERAGED = replace(SETTINGS, averaged=0.5, target=5.0)
 
 
 def test_decoding_serves_every_entry_in_its_place(make_decoder: Callable[[int], Decoder]) -> None:
@@ -187,11 +188,12 @@ def test_training_raises_the_radii_of_the_images(
         return float(absynth.certify(behind, *digits, norm="l0" if settings.binary else "l2").radius.mean())
 
     before = mean_radius()
+    asked_for = {"pixels" if settings.binary else "target": 1.4 * before}
     history = train_for_certificates(
         decoders,
         posterior,
         *digits,
-        replace(settings, target=1.4 * before),
+        replace(settings, **asked_for),
         checkpoint=tmp_path / "certified.pt",
         progress=progress,
         perturbation=lambda images, _: images,
@@ -206,7 +208,7 @@ def test_a_binary_model_is_stored_with_its_radii(
     model = train_codebook_abs(
         base,
         *digits,
-        settings=replace(CERTIFIED_BINARY, rounds=1, images=20, compared=30, batch_size=10),
+        settings=replace(CERTIFIED_BINARY[-1], rounds=1, images=20, compared=30, batch_size=10),
         prototypes=35,
         out=tmp_path / "binary",
         command="a command",
@@ -222,7 +224,43 @@ def test_a_binary_model_is_stored_with_its_radii(
     assert set(stored["certified"]["l0"]["accuracy"]) == {"8", "12"}
 
 
+def test_the_weights_are_averaged_over_the_last_rounds(
+    make_decoder: Callable[[int], Decoder],
+    digits: tuple[Tensor, Tensor],
+    progress: Progress,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoders = [make_decoder(seed).folded() for seed in range(3)]
+    rounds: list[list[Tensor]] = []
+    monkeypatch.setattr(
+        "absynth.certified.Run.save",
+        lambda *_: rounds.append([weights.detach().clone() for weights in weights_of(decoders)]),
+    )
+    train_for_certificates(
+        decoders,
+        Posterior(torch.randn(90, 8), torch.zeros(90, 8)),
+        *digits,
+        AVERAGED,
+        checkpoint=tmp_path / "certified.pt",
+        progress=progress,
+        perturbation=lambda images, _: images,
+    )
+    assert len(rounds) == AVERAGED.rounds == 4
+    for average, before, last in zip(weights_of(decoders), *rounds[2:], strict=True):
+        assert not torch.equal(before, last)
+        torch.testing.assert_close(average, (before + last) / 2)
+
+
+def weights_of(decoders: list[Decoder]) -> list[Tensor]:
+    """All that is learned."""
+    return [weights for decoder in decoders for weights in decoder.parameters()]
+
+
+@pytest.mark.parametrize(("settings", "step"), [(SETTINGS, 9), (AVERAGED, 14)], ids=["last", "averaged"])
 def test_an_interrupted_run_ends_with_the_same_model(
+    settings: CertifiedSettings,
+    step: int,
     base: Path,
     digits: tuple[Tensor, Tensor],
     progress: Progress,
@@ -233,7 +271,7 @@ def test_an_interrupted_run_ends_with_the_same_model(
         return train_codebook_abs(
             base,
             *digits,
-            settings=SETTINGS,
+            settings=settings,
             prototypes=35,
             out=tmp_path / name,
             command="a command",
@@ -246,7 +284,7 @@ def test_an_interrupted_run_ends_with_the_same_model(
 
         def interrupted(*arguments: Tensor, **options: object) -> Tensor:
             calls.append(1)
-            if len(calls) == 9:
+            if len(calls) == step:
                 raise KeyboardInterrupt
             return box_distance(*arguments)
 
@@ -267,12 +305,13 @@ def train_from_nothing(
     digits: tuple[Tensor, Tensor], folder: Path, progress: Progress, **changes: object
 ) -> PretrainedModel:
     """A certified model of three classes with small layers."""
-    settings = replace(SETTINGS, rounds=2, **changes)  # type: ignore[arg-type]
+    first = replace(SETTINGS, rounds=2)
+    last = replace(first, averaged=0.5, pixels_weight=0.1, **changes)  # type: ignore[arg-type]
     return train_certified_abs(
         *digits,
         explaining=TrainingSettings(epochs=3, batch_size=10, learning_rate=2e-3, seed=0, emphasis=2.0),
         hidden=(20, 12),
-        settings=settings,
+        stages=(first, last),
         prototypes=35,
         out=folder,
         command="a command",
@@ -333,3 +372,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         CertifiedSettings(copies=-1)
     with pytest.raises(AbsynthError, match="above 0"):
         CertifiedSettings(target=0.0)
+    with pytest.raises(AbsynthError, match="at least 0"):
+        CertifiedSettings(pixels_weight=-1.0)
+    with pytest.raises(AbsynthError, match="from 0 to 1"):
+        CertifiedSettings(averaged=1.5)

@@ -12,7 +12,7 @@ from absynth import pairs as pairs_module
 from absynth.certify.front import Front
 from absynth.certify.halfspace import crossing
 from absynth.models.front import limits
-from absynth.pairs import box_distance, clamped_distance, flip_distance, mine
+from absynth.pairs import box_distance, clamped_distance, mine, nearest_in_pixels, pixel_distance
 
 
 @pytest.fixture
@@ -86,30 +86,32 @@ def test_the_derivative_of_the_distance_behind_a_clamp_is_right(monkeypatch: pyt
         assert int(close.sum()) >= 16
 
 
-@pytest.fixture
-def flips() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Four binary images, two pairs each, with margins that some flips make up for, and a negative one."""
-    images = (torch.rand(4, 1, 30, dtype=torch.float64) > 0.5).double()
+@pytest.fixture(params=["binary", "grey"])
+def changes(request: pytest.FixtureRequest) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Four images, two pairs each, with margins that some pixels make up for, and a negative one."""
+    images = torch.rand(4, 1, 30, dtype=torch.float64)
+    if request.param == "binary":
+        images = (images > 0.5).double()
     own, rivals = (torch.rand(4, 2, 30, dtype=torch.float64) for _ in range(2))
     margins = torch.tensor([[0.5, 1.0], [3.0, -0.4], [5.0, 7.0], [0.01, 2.0]], dtype=torch.float64)
     return images, own, rivals, margins
 
 
 @pytest.mark.parametrize("some_are_given", [False, True])
-def test_as_many_pixels_are_flipped_as_it_takes(
-    flips: tuple[Tensor, Tensor, Tensor, Tensor], some_are_given: bool
+def test_as_many_pixels_are_changed_as_it_takes(
+    changes: tuple[Tensor, Tensor, Tensor, Tensor], some_are_given: bool
 ) -> None:
-    images, own, rivals, margins = flips
+    images, own, rivals, margins = changes
     given = torch.zeros(4, 1, 30, dtype=torch.float64)
     given[..., ::3] = float(some_are_given)
-    found = flip_distance(images, own, rivals, margins, given if some_are_given else None)
+    found = pixel_distance(images, own, rivals, margins, given if some_are_given else None)
     for image in range(4):
         for pair in range(2):
             slopes = 2 * (rivals - own)[image, pair]
-            gains = torch.where(images[image, 0] > 0.5, -slopes, slopes).clamp(min=0)
+            ends = torch.where(slopes > 0, 1.0, 0.0)
+            gains = slopes * (ends - images[image, 0])
             free = given[image, 0] == 0
-            left = margins[image, pair] - gains[~free].sum()
-            expected = 0.0
+            left, expected = margins[image, pair] - gains[~free].sum(), 0.0
             for gain in gains[free].sort(descending=True).values:
                 if left <= gain:
                     expected += float(left / gain)
@@ -118,12 +120,12 @@ def test_as_many_pixels_are_flipped_as_it_takes(
             assert float(found[image, pair]) == pytest.approx(expected)
 
 
-def test_the_derivative_of_the_number_of_flips_is_right(
-    flips: tuple[Tensor, Tensor, Tensor, Tensor],
+def test_the_derivative_of_the_number_of_pixels_is_right(
+    changes: tuple[Tensor, Tensor, Tensor, Tensor],
 ) -> None:
-    images, *variables = flips
+    images, *variables = changes
     inputs = [part.clone().requires_grad_() for part in variables]
-    assert torch.autograd.gradcheck(partial(flip_distance, images), inputs, eps=1e-7, atol=1e-4)
+    assert torch.autograd.gradcheck(partial(pixel_distance, images), inputs, eps=1e-7, atol=1e-4)
 
 
 def test_mining_finds_the_nearest_rivals_and_the_best_own_prototype_against_each() -> None:
@@ -145,3 +147,29 @@ def test_mining_finds_the_nearest_rivals_and_the_best_own_prototype_against_each
             assert float(against[p]) == pytest.approx(float(against.max()), abs=1e-4)
             heights.append(float(against[p]) / 2)
         assert float(distance) == pytest.approx(min(heights), abs=1e-4)
+
+
+def test_the_pairs_kept_are_the_nearest_in_l2_and_then_those_in_l0() -> None:
+    prototypes, offsets, images = torch.rand(3, 12, 20), torch.rand(3, 12), torch.rand(300, 20)
+    labels = torch.arange(300) % 3
+    basis = torch.linalg.qr(torch.randn(20, 20)).Q
+    pairs = mine(images, labels, prototypes, offsets, rivals=8, own=2, basis=basis)
+    kept = nearest_in_pixels(pairs, images, prototypes, offsets, 3)
+    flat, energies = prototypes.flatten(0, 1), offsets.flatten()
+    assert torch.equal(kept.image, pairs.image)
+    assert torch.equal(kept.distance, pairs.distance)
+    for row, image in enumerate(pairs.image.tolist()):
+        distances = []
+        for own, rival in zip(pairs.own[row].tolist(), pairs.rival[row].tolist(), strict=True):
+            scores = ((images[image] - flat[[own, rival]]) ** 2).sum(1) + energies[[own, rival]]
+            one = pixel_distance(
+                images[image][None, None],
+                flat[own][None, None],
+                flat[rival][None, None],
+                (scores[1] - scores[0])[None, None],
+            )
+            distances.append(float(one))
+        others = sorted(range(1, 8), key=lambda place: distances[place])[:2]
+        expected = {(int(pairs.own[row, place]), int(pairs.rival[row, place])) for place in (0, *others)}
+        assert set(zip(kept.own[row].tolist(), kept.rival[row].tolist(), strict=True)) == expected
+    assert kept.own.shape == (300, 3)
