@@ -41,7 +41,7 @@ def test_the_judge_finds_the_boundary_of_its_own_model(tool: Any) -> None:
     adversarial = torch.full_like(clean, 0.4)
     for limit, place in ((0.38, 0.95), (0.42, 1.05), (0.6, 1.5)):
         found = float(tool.judged_scale(Brightness(limit), clean, adversarial, labels))
-        assert place <= found <= place + (0.03 if place > 1.1 else 0.007)
+        assert place - 1e-6 <= found <= place + (0.03 if place > 1.1 else 0.007)
     assert tool.judged_scale(Brightness(0.1), clean, adversarial, labels) == pytest.approx(0.9, abs=0.007)
     assert tool.judged_scale(Brightness(0.9), clean, adversarial, labels).isinf()
 
@@ -84,7 +84,7 @@ def test_the_page_has_the_figures_of_the_record(tool: Any, tmp_path: Path) -> No
     )
     tool.main(["page", "--record", str(tmp_path / "record.json"), "--page", str(tmp_path / "page.md")])
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
-    assert "| fast | 98.76% | 11.250 | 26.500 |" in text
+    assert "| fast, the default | 98.76% | 11.250 | 26.500 |" in text
     assert "| the paper's, the yardstick | 98.75% | 11.250 | 26.500 |" in text
     assert "the same class for 99.91% of" in text
     assert "| ddn (200) | 1.500 | 1.515 | 1.500 | 1.010 |" in text
