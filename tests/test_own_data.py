@@ -74,7 +74,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_decoders_are_trained_for_certificates(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(certified, "CERTIFIED", CertifiedSettings(images=40, compared=50))
+    monkeypatch.setattr(certified, "CERTIFIED", (CertifiedSettings(images=40, compared=50),))
     data = ("--data", home / "train.npz", "--quiet")
     words = ("train", "certified-abs", *data, "--out", home / "certified", "--epochs", "2")
     run(*words, "--rounds", "2", "--prototypes", "60")
