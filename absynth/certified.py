@@ -199,6 +199,10 @@ class CertifiedSettings:
             return Binarized(model)
         return Clamped(model, self.tail) if self.tail else model
 
+    def averages(self, done: int) -> bool:
+        """Whether the weights after so many rounds are among those averaged."""
+        return done > self.rounds * (1 - self.averaged)
+
     @property
     def distance(self) -> Distance:
         """How far images are from where rivals win, in L2."""
@@ -348,7 +352,7 @@ def train_for_certificates(
             _round(decoders, posterior, images, labels, settings, perturbation, optimizer, generator, basis)
         )
         schedule.step()
-        if average is not None and len(history) > settings.rounds * (1 - settings.averaged):
+        if average is not None and settings.averages(len(history)):
             average.update_parameters(model)
         progress.update(task, advance=1, note=f"loss {history[-1]:.4f}")
         run.save(history)

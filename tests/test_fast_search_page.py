@@ -66,10 +66,10 @@ def test_finished_pieces_are_not_computed_again(tool: Any, tmp_path: Path) -> No
 
     count = 2 * tool.PIECE + 3
     with pytest.raises(KeyboardInterrupt):
-        tool.in_pieces(tmp_path, "rows", count, compute)
+        tool.piece_by_piece(tmp_path, "rows", count, compute)
     before = asked.copy()
     asked.clear()
-    found = tool.in_pieces(tmp_path, "rows", count, compute)
+    found = tool.piece_by_piece(tmp_path, "rows", count, compute)
     assert torch.equal(found["row"], torch.arange(count))
     assert asked == [slice(2 * tool.PIECE, count)]
     assert before == [slice(0, tool.PIECE), slice(tool.PIECE, 2 * tool.PIECE)]

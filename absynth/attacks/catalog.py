@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Literal, get_args
 
 from absynth.attacks.adapter import FoolboxAttack, foolbox_class
@@ -25,13 +24,21 @@ SUBSTITUTE = "cnn"
 """The model of the zoo that transfer attacks are made on."""
 
 
-def _foolbox(name: str, norm: Norm, kind: str, needs_start: bool = False, **parameters: Any) -> FoolboxAttack:
+def _foolbox(
+    name: str,
+    norm: Norm,
+    kind: str,
+    needs_start: bool = False,
+    patience: int | None = None,
+    **parameters: Any,
+) -> FoolboxAttack:
     return FoolboxAttack(
         name=name,
         norm=norm,
         make=foolbox_class(kind, **parameters),
         parameters={"foolbox": kind, **parameters},
         needs_start=needs_start,
+        patience=patience,
     )
 
 
@@ -63,17 +70,17 @@ def _deepfool(norm: Norm, strong: bool) -> FoolboxAttack:
 
 
 def _boundary(strong: bool) -> FoolboxAttack:
-    attack = _foolbox(
+    return _foolbox(
         "boundary",
         "l2",
         "BoundaryAttack",
         needs_start=True,
+        # its step sizes take 1000 steps to suit an image, which may look finished before
+        patience=1500 if strong else None,
         steps=5000 if strong else 200,
         spherical_step=0.1,
         source_step=0.01,
     )
-    # its step sizes take 1000 steps to suit an image, which may look finished before
-    return replace(attack, patience=1500) if strong else attack
 
 
 def _hop_skip_jump(norm: Norm, strong: bool = True) -> FoolboxAttack:

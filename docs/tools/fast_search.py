@@ -26,10 +26,12 @@ from absynth.attacks.batch import per_image
 from absynth.attacks.line_search import bisect
 from absynth.attacks.target import Target
 from absynth.data import load_dataset
+from absynth.evaluate.tasks import weights_hash
 from absynth.files import atomic_path, write_text
 from absynth.inference import ABS
 from absynth.progress import progress_display
 from absynth.report.results import Finding, Results, distances, read_results
+from absynth.training import fingerprint
 
 DOCS = Path(__file__).parents[1]
 RECORD = DOCS / "results" / "fast-search.json"
@@ -46,14 +48,14 @@ BISECTIONS = 5
 """Which leave 0.6 % of the distance open."""
 
 
-def in_pieces(
+def piece_by_piece(
     work: Path, name: str, count: int, compute: Callable[[slice], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """What is computed for all images, piece by piece; finished pieces are read again.
+    """What is computed for all images; finished pieces are read again.
 
     Args:
         work: Folder of the pieces.
-        name: Of their files.
+        name: Of their files; it tells apart whatever they depend on.
         count: How many images there are.
         compute: Tensors of some of the images.
     """
@@ -88,7 +90,8 @@ def compare_losses(work: Path, count: int) -> dict[str, Any]:
     found = {}
     for name, model in searches.items():
         assert isinstance(model, ABS)
-        found[name] = in_pieces(work, f"losses-{name}", len(images), partial(first_two, model, images))
+        pieces = f"losses-{name}-{weights_hash(model)[:12]}"
+        found[name] = piece_by_piece(work, pieces, len(images), partial(first_two, model, images))
     record: dict[str, Any] = {"images": len(images)}
     for name, one in found.items():
         means = one["losses"].double().mean(0)
@@ -123,11 +126,14 @@ def judged_scale(model: torch.nn.Module, clean: Tensor, found: Tensor, labels: T
     return scale
 
 
-def judge(work: Path, results: Results, attack: str, own: Sequence[Finding]) -> Tensor:
+def judge(
+    work: Path, model: torch.nn.Module, results: Results, attack: str, own: Sequence[Finding]
+) -> Tensor:
     """The distances at which the yardstick errs on the lines through adversarials of the fast search.
 
     Args:
         work: Folder of finished pieces.
+        model: The yardstick.
         results: Where the adversarials are.
         attack: Name of the attack, for the files of the pieces.
         own: What the attack found against the fast search.
@@ -137,18 +143,18 @@ def judge(work: Path, results: Results, attack: str, own: Sequence[Finding]) -> 
     clean, truth = images[index], labels[index]
     found = torch.stack([results.adversarial(finding) for finding in own])[:, None]
     lengths = distances(own)
-    model = paper_abs()
+    pieces = f"judged-{attack}-{weights_hash(model)[:12]}-{fingerprint(clean, found)[:12]}"
 
     def compute(rows: slice) -> dict[str, Tensor]:
         return {"scale": judged_scale(model, clean[rows], found[rows], truth[rows])}
 
-    scale = in_pieces(work, f"judged-{attack}", len(own), compute)["scale"].double()
+    scale = piece_by_piece(work, pieces, len(own), compute)["scale"].double()
     return torch.where(lengths.isfinite() & (lengths > 0), lengths * scale, lengths)
 
 
 def compare_attacks(work: Path, store: Path) -> dict[str, Any]:
     """Medians of each attack on the fast search, judged by either, and on the yardstick itself."""
-    results = read_results(store)
+    results, model = read_results(store), paper_abs()
     fast, paper = FAST_NAME, next(name for name in results.models if name != FAST_NAME)
     record: dict[str, Any] = {}
     for attack in results.attacks("l2"):
@@ -163,7 +169,7 @@ def compare_attacks(work: Path, store: Path) -> dict[str, Any]:
             "seed": own[0].record.seed,
             "settings": own[0].record.settings,
             "fast": float(distances(own).quantile(0.5)),
-            "judged": float(judge(work, results, attack, own).quantile(0.5)),
+            "judged": float(judge(work, model, results, attack, own).quantile(0.5)),
             "paper": float(distances(beside).quantile(0.5)),
         }
     return record

@@ -210,7 +210,7 @@ def run_rounds(
         history.append(learning(pairs, flat, offer.make, settings, descent, generator))
         after()
         schedule.step()
-        if average is not None and len(history) > settings.rounds * (1 - settings.averaged):
+        if average is not None and settings.averages(len(history)):
             average.update_parameters(learned)
         progress.update(task, advance=1, note=f"loss {history[-1]:.4f}")
     if average is not None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from absynth.attacks import find_attack
-from absynth.attacks.adapter import FoolboxAttack, _Impatient
+from absynth.attacks.adapter import FoolboxAttack, _Impatient, foolbox_class
 from absynth.attacks.target import Target
 
 
@@ -58,8 +58,6 @@ def test_boundary_ends_where_it_did_with_fewer_queries() -> None:
     short = find_attack("boundary", "l2", "quick")
     assert isinstance(short, FoolboxAttack)
     assert "patience" not in short.settings
-    from absynth.attacks.adapter import foolbox_class
-
     del parameters["foolbox"]
     patient = replace(boundary, make=foolbox_class("BoundaryAttack", **parameters), patience=None)
     whole = patient(Limits(), images, labels, seed=0)

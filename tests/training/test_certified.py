@@ -86,6 +86,27 @@ def test_a_codebook_is_drawn_from_other_images_than_those_left_out() -> None:
     assert only.shape == (2, 5, 1)
 
 
+def train_decoders(
+    decoders: list[Decoder],
+    digits: tuple[Tensor, Tensor],
+    settings: CertifiedSettings,
+    folder: Path,
+    progress: Progress,
+    copies: int = 0,
+) -> list[float]:
+    """Trains decoders on images as they are, with posteriors that know nothing of them."""
+    count = (1 + copies) * len(digits[1])
+    return train_for_certificates(
+        decoders,
+        Posterior(torch.randn(count, 8), torch.zeros(count, 8)),
+        *digits,
+        settings,
+        checkpoint=folder / "certified.pt",
+        progress=progress,
+        perturbation=lambda images, _: images,
+    )
+
+
 def test_the_copies_of_an_image_are_left_out_with_it(
     make_decoder: Callable[[int], Decoder],
     digits: tuple[Tensor, Tensor],
@@ -95,15 +116,8 @@ def test_the_copies_of_an_image_are_left_out_with_it(
 ) -> None:
     drawn = Mock(wraps=draw_codebook)
     monkeypatch.setattr("absynth.certified.draw_codebook", drawn)
-    train_for_certificates(
-        [make_decoder(seed).folded() for seed in range(3)],
-        Posterior(torch.randn(270, 8), torch.zeros(270, 8)),
-        *digits,
-        replace(SETTINGS, rounds=1),
-        checkpoint=tmp_path / "certified.pt",
-        progress=progress,
-        perturbation=lambda images, _: images,
-    )
+    decoders = [make_decoder(seed).folded() for seed in range(3)]
+    train_decoders(decoders, digits, replace(SETTINGS, rounds=1), tmp_path, progress, copies=2)
     _, labels, left_out, *_ = drawn.call_args.args
     assert torch.equal(labels, digits[1].repeat(3))
     first, *copies = left_out.chunk(3)
@@ -153,15 +167,8 @@ def test_images_beyond_the_target_change_nothing(
 ) -> None:
     decoders = [make_decoder(seed).folded() for seed in range(3)]
     before = [tensor.clone() for decoder in decoders for tensor in decoder.state_dict().values()]
-    history = train_for_certificates(
-        decoders,
-        Posterior(torch.randn(90, 8), torch.zeros(90, 8)),
-        *digits,
-        replace(SETTINGS, rounds=2, target=1e-6),
-        checkpoint=tmp_path / "certified.pt",
-        progress=progress,
-        perturbation=lambda images, _: images,
-    )
+    settings = replace(SETTINGS, rounds=2, target=1e-6)
+    history = train_decoders(decoders, digits, settings, tmp_path, progress)
     assert history == [0.0, 0.0]
     after = [tensor for decoder in decoders for tensor in decoder.state_dict().values()]
     assert all(map(torch.equal, before, after))
@@ -178,7 +185,6 @@ def test_training_raises_the_radii_of_the_images(
     tmp_path: Path,
 ) -> None:
     decoders = [make_decoder(seed).folded() for seed in range(3)]
-    posterior = Posterior(torch.randn(90, 8), torch.zeros(90, 8))
     codebook = draw_latents(40).expand(3, -1, -1)
 
     def mean_radius() -> float:
@@ -189,15 +195,7 @@ def test_training_raises_the_radii_of_the_images(
 
     before = mean_radius()
     asked_for = {"pixels" if settings.binary else "target": 1.4 * before}
-    history = train_for_certificates(
-        decoders,
-        posterior,
-        *digits,
-        replace(settings, **asked_for),
-        checkpoint=tmp_path / "certified.pt",
-        progress=progress,
-        perturbation=lambda images, _: images,
-    )
+    history = train_decoders(decoders, digits, replace(settings, **asked_for), tmp_path, progress)
     assert len(history) == 6
     assert mean_radius() > 1.01 * before
 
@@ -237,15 +235,7 @@ def test_the_weights_are_averaged_over_the_last_rounds(
         "absynth.certified.Run.save",
         lambda *_: rounds.append([weights.detach().clone() for weights in weights_of(decoders)]),
     )
-    train_for_certificates(
-        decoders,
-        Posterior(torch.randn(90, 8), torch.zeros(90, 8)),
-        *digits,
-        AVERAGED,
-        checkpoint=tmp_path / "certified.pt",
-        progress=progress,
-        perturbation=lambda images, _: images,
-    )
+    train_decoders(decoders, digits, AVERAGED, tmp_path, progress)
     assert len(rounds) == AVERAGED.rounds == 4
     for average, before, last in zip(weights_of(decoders), *rounds[2:], strict=True):
         assert not torch.equal(before, last)
