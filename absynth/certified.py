@@ -83,6 +83,12 @@ SPARED_SHARPNESS = 2.0
 MINED_FOR_ONE = 4
 """Pairs that are mined by their distance in L2 for each that is kept by its distance in L0."""
 
+MINED_ALONG = 96
+"""Axes along which images and prototypes are compared when pairs are mined."""
+
+MINED_SAMPLE = 512
+"""About how many training images these axes are the principal ones of."""
+
 HELD_OUT = 1 / 12
 """Share of the training images that choices between certified models are made on: 5,000 of MNIST."""
 
@@ -345,7 +351,7 @@ def train_for_certificates(
     kept = model if average is None else nn.ModuleList([model, average])
     run = Run(checkpoint, signature, kept, optimizer, schedule, generator)
     history = run.restore()
-    basis = principal_axes(images.flatten(1)).to(images.dtype)
+    basis = mining_axes(images)
     task = progress.add_task("certificates", total=settings.rounds, completed=len(history), note="")
     while len(history) < settings.rounds:
         history.append(
@@ -360,6 +366,11 @@ def train_for_certificates(
         model.load_state_dict(average.module.state_dict())
     model.requires_grad_(False).eval()
     return history
+
+
+def mining_axes(images: Images) -> Float[Tensor, "pixel axis"]:
+    """The axes along which pairs are mined among training images."""
+    return principal_axes(images.flatten(1), MINED_ALONG, MINED_SAMPLE).to(images.dtype)
 
 
 def schedule_and_average(

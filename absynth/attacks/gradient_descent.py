@@ -17,6 +17,9 @@ from absynth.norms import Norm
 from absynth.shapes import Images
 
 LOSSES: dict[str, Loss] = {"cross-entropy": cross_entropy, "margin": margin_loss}
+NARROWED = 0.75
+"""Share of the smallest radius found from which on it is searched anew."""
+
 GRID = 10
 """Radii of the first, coarse search: the largest one possible, and each half of the one before."""
 
@@ -68,12 +71,16 @@ def smallest_radius(target: Target, path: Path, largest: Scalars, bisections: in
     """
     radius, found = largest.clone(), torch.zeros_like(largest, dtype=torch.bool)
     low = torch.zeros_like(largest)
+    left, remaining = torch.arange(len(largest), device=largest.device), target
     for exponent in range(GRID - 1, -1, -1):
         trial = largest * 0.5**exponent
-        adversarial = target.is_adversarial(path(trial)) & ~found
-        radius = torch.where(adversarial, trial, radius)
-        found = found | adversarial
-        low = torch.where(found, low, trial)
+        adversarial = remaining.is_adversarial(path(trial)[left])
+        hit = left[adversarial]
+        radius[hit], found[hit] = trial[hit], True
+        left, remaining = left[~adversarial], remaining.select(~adversarial)
+        if len(left) == 0:
+            break
+        low[left] = trial[left]
     rows = found.nonzero().squeeze(1)
     if len(rows):
 
@@ -92,7 +99,8 @@ class ProjectedGradient(Attack):
     g ← μ g + ∇/‖∇‖. With μ = 0 and no random start that is BIM (Kurakin et al. 2017, arXiv 1607.02533), with
     μ = 1 MIM (Dong et al. 2018, arXiv 1710.06081), with random starts PGD (Madry et al. 2018, arXiv
     1706.06083). A first radius comes from one fast gradient step; every further run halves the interval
-    between the largest radius that failed and the smallest adversarial, which is pulled to the boundary.
+    between the largest radius that failed and the smallest adversarial, which is pulled to the boundary. An
+    image whose interval is short leaves the batch.
 
     Attributes:
         name: Name in suites and records.
@@ -102,9 +110,12 @@ class ProjectedGradient(Attack):
         relative_step: η/ε.
         momentum: μ.
         random_start: Start anywhere in the ball instead of at the clean image.
-        restarts: How often all runs are repeated, from radius 0 up to the best found.
+        restarts: How often all runs are repeated, up to the best radius found; the first time from 0, then
+            from three quarters of it.
         loss: What is raised, the cross-entropy of tempered logits or the margin.
         bisections: Queries of each pull to the boundary.
+        tolerance: Length of the interval, as a share of the smallest radius found, at which an image is
+            finished.
     """
 
     name: str
@@ -117,6 +128,7 @@ class ProjectedGradient(Attack):
     restarts: int = 1
     loss: Literal["cross-entropy", "margin"] = "cross-entropy"
     bisections: int = 8
+    tolerance: float = 0.01
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -127,20 +139,26 @@ class ProjectedGradient(Attack):
         """Searches the radius, one run of gradient ascent each."""
         largest = largest_size(images, self.norm)
         best = FastGradient(self.name, self.norm, self.bisections).run(target, images)
-        for _ in range(self.restarts):
-            low = torch.zeros_like(largest)
+        for restart in range(self.restarts):
+            low = size(best - images, self.norm) * (NARROWED if restart else 0.0)
             for _ in range(self.runs):
                 high = size(best - images, self.norm)
-                found = high > 0
                 # before anything was found, the runs go from an eighth of the largest radius up to all of it
-                epsilon = torch.where(found, (low + high) / 2, torch.maximum(2 * low, largest / 8))
+                epsilon = torch.where(high > 0, (low + high) / 2, torch.maximum(2 * low, largest / 8))
                 epsilon = torch.minimum(epsilon, largest)
-                candidates, success = self.ascend(target, images, epsilon)
-                candidates = shrink(target, images, candidates, success, self.bisections)
-                better = success & (~found | (size(candidates - images, self.norm) < high))
-                best = choose(better, candidates, best)
-                low = torch.where(success, low, torch.maximum(low, epsilon))
-                low = torch.where(found | success, torch.minimum(low, size(best - images, self.norm)), low)
+                unfinished = torch.where(high > 0, high - low > self.tolerance * high, low < largest)
+                rows = unfinished.nonzero()[:, 0]
+                if len(rows) == 0:
+                    break
+                part, clean = target.select(rows), images[rows]
+                candidates, success = self.ascend(part, clean, epsilon[rows])
+                candidates = shrink(part, clean, candidates, success, self.bisections)
+                sizes, known = size(candidates - clean, self.norm), high[rows]
+                best[rows] = choose(success & ((known == 0) | (sizes < known)), candidates, best[rows])
+                failed = torch.where(success, low[rows], torch.maximum(low[rows], epsilon[rows]))
+                closest = size(best[rows] - clean, self.norm)
+                # that a radius failed says nothing where an adversarial within it is known
+                low[rows] = torch.where((closest > 0) & (failed >= closest), NARROWED * closest, failed)
         return best
 
     def ascend(self, target: Target, images: Images, epsilon: Scalars) -> tuple[Images, Mask]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from absynth.attacks.base import Attack
@@ -162,23 +162,24 @@ def explain(target: Target, images: Images) -> Explanation:
         logits, syntheses = synthesis.logits, synthesis.reconstructions
     else:
         assert isinstance(model, PrototypeClassifier)
-        logits, syntheses = model(seen), nearest_prototypes(model, seen)
+        chosen = model.nearest(seen)
+        logits, syntheses = model(seen, chosen), prototypes_at(model, chosen, seen)
     own = nn.functional.one_hot(target.labels, logits.shape[1]).bool()
     rival = logits.masked_fill(own, -torch.inf).argmax(dim=1)
     rows = torch.arange(len(images), device=images.device)
     return Explanation(logits, syntheses[rows, rival], syntheses[rows, target.labels])
 
 
-def nearest_prototypes(
-    model: PrototypeClassifier, images: Images
+def prototypes_at(
+    model: PrototypeClassifier, chosen: Int64[Tensor, "batch class"], images: Images
 ) -> Float[Tensor, "batch class channel height width"]:
-    """The best prototype of every class for each image.
+    """A prototype of every class for each image.
 
     Args:
         model: A codebook model or nearest neighbour.
-        images: In [0, 1].
+        chosen: Which prototypes.
+        images: Whose shape they take.
     """
-    chosen = model.nearest(images)
     labels = torch.arange(chosen.shape[1], device=images.device)
-    nearest: Tensor = model.prototypes().images[labels, chosen]
-    return nearest.view(*chosen.shape, *images.shape[1:])
+    prototypes: Tensor = model.prototypes().images[labels, chosen]
+    return prototypes.view(*chosen.shape, *images.shape[1:])

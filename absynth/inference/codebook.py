@@ -15,16 +15,13 @@ from absynth.errors import AbsynthError
 from absynth.inference.cache import fingerprint, remembered
 from absynth.models.confidence import ALPHA
 from absynth.models.pretrained import register
-from absynth.models.projection import DIMENSIONS, DIMENSIONS_OF_LARGE, LARGE, SAMPLE
+from absynth.models.projection import DIMENSIONS, SAMPLE
 from absynth.models.prototypes import PrototypeClassifier
 from absynth.models.vae import Decoder
 
 LEAST_LIKELY_DROPPED = 0.1
 DECODED_AT_ONCE = 250
-DECODE_RECIPE = (
-    f"decode 2, {DECODED_AT_ONCE} at once, index 2, {DIMENSIONS} axes of {SAMPLE}, "
-    f"{DIMENSIONS_OF_LARGE} from {LARGE}"
-)
+DECODE_RECIPE = f"decode 2, {DECODED_AT_ONCE} at once, index 3, {DIMENSIONS} axes of {SAMPLE}"
 """Names the arithmetic of :meth:`CodebookABS.decode` and of the index in the cache; a change in either needs
 another number."""
 

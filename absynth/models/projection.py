@@ -8,32 +8,36 @@ from torch import Tensor, nn
 
 from absynth.rounding import gamma
 
-DIMENSIONS = 96
+DIMENSIONS = 160
 """Coordinates kept of every prototype; of MNIST's codebooks they leave 1 in 1,000 to be looked at in full."""
 
-LARGE = 16_000
-"""Prototypes a class beyond which more coordinates are worth their cost."""
+SAMPLE = 8192
+"""Prototypes whose principal axes are used: many times as many as axes, or they fit it alone."""
 
-DIMENSIONS_OF_LARGE = 160
-"""Coordinates kept of every prototype of these."""
+SAMPLE_OF_LARGE = 512
+"""The same for images of more pixels than ``MOST_PIXELS``, where the axes of many take too long."""
 
-SAMPLE = 512
-"""Prototypes whose principal axes are used."""
+MOST_PIXELS = 1024
+"""Pixels for which eigenvectors of a matrix of as many rows are found in a moment."""
 
 
 def principal_axes(
-    flat: Float[Tensor, "some pixel"], dimensions: int | None = None
+    flat: Float[Tensor, "some pixel"], dimensions: int, sample: int
 ) -> Float[Tensor, "pixel axis"]:
     """An orthonormal basis, in float64, of what a sample of images has most of.
 
     Args:
         flat: Images.
-        dimensions: Number of axes, by default ``DIMENSIONS``.
+        dimensions: Number of axes, if there are as many.
+        sample: About how many of the images are looked at.
     """
-    wanted = DIMENSIONS if dimensions is None else dimensions
-    sample = flat[:: max(1, len(flat) // SAMPLE)].double()
-    _, axes = torch.linalg.eigh(sample @ sample.T)
-    basis: Tensor = torch.linalg.qr(sample.T @ axes[:, -min(wanted, *sample.shape) :])[0]
+    some = flat[:: max(1, len(flat) // sample)].double()
+    wanted = min(dimensions, *some.shape)
+    if len(some) > flat.shape[1]:
+        basis: Tensor = torch.linalg.eigh(some.T @ some)[1][:, -wanted:]
+    else:
+        _, axes = torch.linalg.eigh(some @ some.T)
+        basis = torch.linalg.qr(some.T @ axes[:, -wanted:])[0]
     return basis
 
 
@@ -42,7 +46,7 @@ class Projection(nn.Module):
 
     With a = Vᵀx, b = Vᵀp and the rests r_x = ‖x − Va‖, r_p = ‖p − Vb‖ of an orthonormal V, the inequality of
     Cauchy and Schwarz gives ⟨x, p⟩ ≤ ⟨a, b⟩ + r_x r_p. Every basis is sound; the principal axes make the
-    rests small, so that ‖p‖² + w − 2⟨x, p⟩ is bounded well from below at an eighth of its cost.
+    rests small, so that ‖p‖² + w − 2⟨x, p⟩ is bounded well from below at a fifth of its cost.
 
     Args:
         basis: V.
@@ -81,8 +85,8 @@ class Projection(nn.Module):
             energies: ‖p‖² + w of each.
         """
         flat = images.flatten(0, 1)
-        dimensions = DIMENSIONS_OF_LARGE if images.shape[1] > LARGE else DIMENSIONS
-        basis = principal_axes(flat, dimensions).to(images.dtype).contiguous()
+        sample = SAMPLE if flat.shape[1] <= MOST_PIXELS else SAMPLE_OF_LARGE
+        basis = principal_axes(flat, DIMENSIONS, sample).to(images.dtype).contiguous()
         projection = cls(basis, energies[:, :0, None], squares.amax(1).sqrt())
         coordinates = projection._with_rest(flat, squares.flatten()).unflatten(0, squares.shape)
         projection.factors = torch.cat([-2 * coordinates, energies[:, :, None]], dim=2)

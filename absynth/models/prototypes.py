@@ -208,22 +208,27 @@ class PrototypeClassifier(PretrainedModel):
         pixels = self.prototype_images.shape[-1]
         return at_once(BYTES_A_LOSS_PIXEL * pixels, LOSSES_AT_ONCE * 784 // pixels)
 
-    def losses(self, images: Images) -> Losses:
+    def losses(self, images: Images, chosen: Int64[Tensor, "batch class"] | None = None) -> Losses:
         """The score of every class, differentiable in the images.
+
+        Args:
+            images: Any number.
+            chosen: What :meth:`nearest` says of them, where that is known.
 
         Raises:
             AbsynthError: If the images have another number of pixels than the prototypes.
         """
         flat = self._flatten(images)
-        chosen = self.nearest(images.detach())
+        chosen = self.nearest(images.detach()) if chosen is None else chosen
         labels = torch.arange(chosen.shape[1], device=flat.device)
         size = max(1, self._losses_at_once() // len(labels))
         pieces = zip(flat.split(size), chosen.split(size), strict=True)
         return torch.cat([self._losses(some[:, None], labels, best) for some, best in pieces])
 
-    def forward(self, images: Images) -> Logits:
-        """The logits, −α/pixels times the scores."""
-        return losses_to_logits(self.losses(images), self.prototype_images.shape[-1], self.alpha)
+    def forward(self, images: Images, chosen: Int64[Tensor, "batch class"] | None = None) -> Logits:
+        """The logits, −α/pixels times the scores; the arguments are those of :meth:`losses`."""
+        losses = self.losses(images, chosen)
+        return losses_to_logits(losses, self.prototype_images.shape[-1], self.alpha)
 
 
 @register

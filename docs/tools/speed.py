@@ -36,6 +36,7 @@ from absynth.data import load_dataset
 from absynth.data.fetch import CACHE_VARIABLE
 from absynth.inference import ABS, CodebookABS
 from absynth.inference.codebook import DECODED_AT_ONCE
+from absynth.models.projection import DIMENSIONS
 
 DOCS = Path(__file__).parents[1]
 FIRST_ANSWER = """
@@ -193,9 +194,9 @@ many more to refine.
 ### Prototypes
 
 To compare an image with every pixel of a prototype takes 1,568 FLOPs; in a large codebook the search bounds
-the scores by 96 coordinates of each prototype and computes the losses of those that may win, with the same
-answer. With 1,000 prototypes a class, the first size here, it computes all scores. FAISS: `IndexFlatL2`,
-exact, the yardstick.
+the scores by {DIMENSIONS} coordinates of each prototype and computes the losses of those that may win, with
+the same answer. With 1,000 prototypes a class, the first size here, it computes all scores. FAISS:
+`IndexFlatL2`, exact, the yardstick.
 
 {prototype_table(prototypes, one)}
 

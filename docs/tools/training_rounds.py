@@ -20,10 +20,10 @@ from absynth.certified import (
     decode,
     draw_codebook,
     learn,
+    mining_axes,
     schedule_and_average,
 )
 from absynth.inference.codebook import DECODED_AT_ONCE
-from absynth.models.projection import principal_axes
 from absynth.pairs import Pairs, box_distance, mine, nearest_in_pixels
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels
@@ -186,7 +186,7 @@ def run_rounds(
     descent = optimizer(parameters, lr=settings.learning_rate)
     learned = nn.ParameterList(weights for group in descent.param_groups for weights in group["params"])
     schedule, average = schedule_and_average(learned, descent, settings)
-    basis = principal_axes(images.flatten(1)).to(images.dtype)
+    basis = mining_axes(images)
     history: list[float] = []
     task = progress.add_task("certificates", total=settings.rounds, note="")
     while len(history) < settings.rounds:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from absynth.attacks.latent_descent import LatentDescent, explain, nearest_prototypes
+from absynth.attacks.latent_descent import LatentDescent, explain, prototypes_at
 from absynth.attacks.target import Target
 from absynth.certify import certify
 from absynth.errors import AbsynthError
@@ -105,7 +105,7 @@ def test_a_rival_is_the_best_class_but_the_label() -> None:
 def test_the_nearest_prototype_of_every_class() -> None:
     prototypes = torch.rand(6, 1, SIDE, SIDE)
     model = NearestNeighbour(prototypes, torch.tensor([0, 1, 0, 1, 0, 1]))
-    found = nearest_prototypes(model, prototypes)
+    found = prototypes_at(model, model.nearest(prototypes), prototypes)
     assert found.shape == (6, 2, 1, SIDE, SIDE)
     for row in range(6):
         assert torch.equal(found[row, row % 2], prototypes[row])
