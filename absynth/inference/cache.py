@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,6 +25,9 @@ LEAST_BYTES = 2**24
 
 MOST_BYTES = 2**32
 """Of all files together; those that were not read for the longest time go first."""
+
+_writers: list[Thread] = []
+"""Those that write what was made last."""
 
 
 def fingerprint(tensors: Iterable[Tensor], recipe: str) -> str:
@@ -48,7 +52,9 @@ def remembered(key: str, size: int, make: Callable[[], dict[str, Tensor]]) -> di
     """The tensors that ``make`` returns, read from the cache if they were made before.
 
     A file is read by mapping it into memory, and counts only if the SHA-256 of its tensors is the one noted
-    when it was written; a damaged one is made again. A cache that cannot be written is no error.
+    when it was written; a damaged one is made again. It is written while the caller goes on
+    (:func:`finish_writing` waits for that, as the end of the process does). A cache that cannot be written is
+    no error.
 
     Args:
         key: The :func:`fingerprint` of what ``make`` computes.
@@ -57,15 +63,29 @@ def remembered(key: str, size: int, make: Callable[[], dict[str, Tensor]]) -> di
     """
     if os.environ.get(CACHE_VARIABLE) == "0" or not LEAST_BYTES <= size <= MOST_BYTES:
         return make()
+    finish_writing()
     path = cache_folder("codebooks") / f"{key}.safetensors"
     tensors = _read(path)
     if tensors is None:
         tensors = make()
-        with suppress(OSError, SafetensorError):
-            _make_room(path.parent, sum(tensor.nbytes for tensor in tensors.values()))
-            with atomic_path(path) as temporary:
-                save_file(tensors, temporary, {"sha256": _sha256(tensors)})
+        # taken here: a tensor that changes before it is written makes a file that does not count
+        writer = Thread(target=_write, args=(path, tensors, _sha256(tensors)))
+        _writers.append(writer)
+        writer.start()
     return tensors
+
+
+def finish_writing() -> None:
+    """Waits until everything that was made so far is kept."""
+    while _writers:
+        _writers.pop().join()
+
+
+def _write(path: Path, tensors: dict[str, Tensor], sha256: str) -> None:
+    with suppress(OSError, SafetensorError):
+        _make_room(path.parent, sum(tensor.nbytes for tensor in tensors.values()))
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, {"sha256": sha256})
 
 
 def _read(path: Path) -> dict[str, Tensor] | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from absynth.cores import one_core_each
 from absynth.data.domain import Size, check_classes
 from absynth.errors import AbsynthError
 from absynth.inference.cache import fingerprint, remembered
@@ -21,7 +23,10 @@ from absynth.models.vae import Decoder
 
 LEAST_LIKELY_DROPPED = 0.1
 DECODED_AT_ONCE = 250
-DECODE_RECIPE = f"decode 2, {DECODED_AT_ONCE} at once, index 3, {DIMENSIONS} axes of {SAMPLE}"
+DECODED_BY_ONE = 2000
+"""Prototypes that a core decodes before it takes others."""
+
+DECODE_RECIPE = f"decode 4, {DECODED_AT_ONCE} at once, index 3, {DIMENSIONS} axes of {SAMPLE}"
 """Names the arithmetic of :meth:`CodebookABS.decode` and of the index in the cache; a change in either needs
 another number."""
 
@@ -140,8 +145,17 @@ class CodebookABS(PrototypeClassifier):
     def _decode_all(self) -> Float[Tensor, "class prototype pixel"]:
         shared = self.latents.expand(len(self.decoders), -1, -1)
         images = self.latents.new_empty(*shared.shape[:2], math.prod(self.image_size))
-        for label, latents in enumerate(shared):
-            images[label] = self.decode(label, latents).flatten(1)
+        pieces = list(product(range(len(shared)), torch.arange(shared.shape[1]).split(DECODED_BY_ONE)))
+
+        def fill(piece: tuple[int, Tensor]) -> None:
+            label, rows = piece
+            images[label, rows] = self.decode(label, shared[label, rows]).flatten(1)
+
+        if images.device.type == "cpu":
+            one_core_each(fill, pieces)
+        else:
+            for piece in pieces:
+                fill(piece)
         return images
 
     @torch.no_grad()

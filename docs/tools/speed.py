@@ -242,9 +242,8 @@ Why not more:
 - **Decoder, one image**: no layer is large enough. Most of the time is the cost of calling operators, and
   torch takes its slower convolution (`_slow_conv2d_forward`) for a single image.
 - **Decoder, many images**: beside the convolutions stand the ELU and the sigmoid (an exponential a value, no
-  FLOPs in this count), the copy that puts the sub-pixel blocks in their places, and the bias, which is added
-  in a pass of its own. Of the FLOPs executed, those needed (table above) are about half: the sub-pixel form
-  pads kernels and borders with zeros, and is faster all the same.
+  FLOPs in this count), and the sums of the last layer's columns where they overlap. Sixteen channels are few
+  for a convolution.
 - **Decoder, side 64**: at {DECODED_AT_ONCE} images a layer's output fits into no cache, and is so large that
   the system hands out new pages for it in every pass (new MB). Pages are what costs: a C library that keeps
   them (`GLIBC_TUNABLES=glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592`) makes

@@ -1,14 +1,15 @@
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from absynth.inference import CodebookABS, cache
-from absynth.inference.cache import fingerprint, remembered
+from absynth.inference.cache import fingerprint, finish_writing, remembered
 from absynth.inference.codebook import draw_latents
 from absynth.models.pretrained import load_folder
 from absynth.models.prototypes import SMALL_CODEBOOK
@@ -18,11 +19,12 @@ TENSOR = torch.arange(6.0).view(2, 3)
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("ABSYNTH_CACHE", str(tmp_path))
     monkeypatch.delenv("ABSYNTH_CODEBOOK_CACHE", raising=False)
     monkeypatch.setattr(cache, "LEAST_BYTES", 0)
-    return tmp_path / "codebooks"
+    yield tmp_path / "codebooks"
+    finish_writing()
 
 
 class Maker:
@@ -41,6 +43,7 @@ def test_what_was_made_once_is_read(folder: Path) -> None:
     for _ in range(3):
         assert torch.equal(remembered("key", 24, make)["tensor"], TENSOR)
     assert make.calls == 1
+    finish_writing()
     assert [path.name for path in folder.iterdir()] == ["key.safetensors"]
     remembered("key", 24, make)["tensor"].zero_()
     assert torch.equal(remembered("key", 24, make)["tensor"], TENSOR), (
@@ -52,6 +55,7 @@ def test_what_was_made_once_is_read(folder: Path) -> None:
 def test_a_damaged_file_is_made_again(folder: Path, damage: str) -> None:
     make = Maker()
     remembered("key", 24, make)
+    finish_writing()
     path = folder / "key.safetensors"
     content = path.read_bytes()
     path.write_bytes(
@@ -64,7 +68,27 @@ def test_a_damaged_file_is_made_again(folder: Path, damage: str) -> None:
     )
     assert torch.equal(remembered("key", 24, make)["tensor"], TENSOR)
     assert make.calls == 2
+    finish_writing()
     assert path.read_bytes() == content
+
+
+def test_what_changes_while_it_is_written_is_made_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Maker()
+    write = save_file
+
+    def write_late(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+        tensors["tensor"].zero_()
+        write(tensors, path, metadata)
+
+    monkeypatch.setattr(cache, "save_file", write_late)
+    remembered("key", 24, make)
+    finish_writing()
+    monkeypatch.setattr(cache, "save_file", write)
+    assert (folder / "key.safetensors").exists()
+    assert torch.equal(remembered("key", 24, make)["tensor"], TENSOR)
+    assert make.calls == 2
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(folder: Path) -> None:
@@ -97,12 +121,15 @@ def test_small_and_huge_tensors_are_not_kept(folder: Path, monkeypatch: pytest.M
 
 def test_the_longest_unread_make_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     remembered("first", 24, Maker())
+    finish_writing()
     monkeypatch.setattr(cache, "MOST_BYTES", 2 * (folder / "first.safetensors").stat().st_size)
     remembered("second", 24, Maker())
+    finish_writing()
     for age, name in enumerate(["second", "first"]):
         os.utime(folder / f"{name}.safetensors", (1000 + age, 1000 + age))
     remembered("second", 24, Maker())
     remembered("third", 24, Maker())
+    finish_writing()
     assert sorted(path.stem for path in folder.iterdir()) == ["second", "third"]
 
 
