@@ -36,8 +36,11 @@ BYTES_A_LOSS_PIXEL = 16
 SMALL_CODEBOOK = 1000
 """Prototypes a class up to which no bounds are used."""
 
-MOST_CANDIDATES = 256
-"""Of an image and a class: with more, computing all scores is faster than the losses of the candidates."""
+MOST_CANDIDATES = 32
+"""Of an image and a class: with more, one of several images takes less time for all scores than for losses."""
+
+SHARE_READ = 8
+"""What all scores of a class cost if only for one image, as losses: one eighth of its prototypes."""
 
 SQUARES_AT_ONCE = 1024
 """Prototypes squared at a time: few enough to stay in a processor's cache."""
@@ -163,7 +166,9 @@ class PrototypeClassifier(PretrainedModel):
         limit = reached - flat.square().sum(1)[:, None] + self.projection.slack(query) + 2 * self._errors
         # A class without prototypes has the limit ∞, which all its bounds reach and none should.
         possible = bounds <= limit.nan_to_num(posinf=-torch.inf)[:, :, None]
-        many = possible.count_nonzero(dim=2) > MOST_CANDIDATES
+        counts = possible.count_nonzero(dim=2)
+        many = counts > MOST_CANDIDATES
+        many &= (counts * many).sum(0) * SHARE_READ > count
         rows, labels, candidates = possible.nonzero(as_tuple=True)
         few = ~many[rows, labels]
         rows, labels, candidates = rows[few], labels[few], candidates[few]
