@@ -37,7 +37,7 @@ SMALL_CODEBOOK = 1000
 """Prototypes a class up to which no bounds are used."""
 
 MOST_CANDIDATES = 32
-"""Of an image and a class: with more, one of several images takes less time for all scores than for losses."""
+"""Of an image and a class: with more, one of many images takes less time for all scores than for losses."""
 
 SHARE_READ = 8
 """What all scores of a class cost if only for one image, as losses: one eighth of its prototypes."""

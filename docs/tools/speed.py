@@ -179,7 +179,8 @@ noise at once, and a search that never stops early: 12 steps for both classes.*
 
 ### Batch
 
-With `settings="paper"` (8,000 latents, 50 Adam steps, ten classes), the yardstick, and by default.
+With `settings="paper"` (8,000 latents, 50 Adam steps, ten classes), the yardstick, and by default. How
+little the classes, losses and adversarials of the two differ is on [a page of its own](fast-search.md).
 
 {batch_table(batches)}
 
