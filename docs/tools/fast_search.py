@@ -207,7 +207,7 @@ from the image through the adversarial.
 | --- | ---: | ---: | ---: | ---: |
 {attacks}
 
-The attacks are those of the suite "broad": {settings}.
+The attacks are those of the suite "broad" with the settings that it had when they ran: {settings}.
 """
 
 

@@ -234,14 +234,13 @@ torch's profiler.
 
 Why not more:
 
-- **Codebook, many images**: the product that bounds the scores (`mm`) alone runs close to the peak. The
+- **Codebook, many images**: the product that bounds the scores (`mm`) does nearly all of the arithmetic. The
   rest are passes over the bounds (`argmin`, comparison, `nonzero`) and over the pixels of the prototypes that
   may win (`index`, `sub`, `pow`, `sum`): few FLOPs a byte, each an operator that writes its result.
 - **Codebook, one image**: most of the time is one product (`mm`), which reads the coordinates of all
   prototypes for a single image, though not quite as fast as a sum reads them; a batch shares this reading.
   The other operators are too small to fill their time.
-- **Decoder, one image**: no layer is large enough. Most of the time is the cost of calling operators, and
-  torch takes its slower convolution (`_slow_conv2d_forward`) for a single image.
+- **Decoder, one image**: no layer is large enough. Most of the time is the cost of calling operators.
 - **Decoder, many images**: beside the convolutions stand the ELU and the sigmoid (an exponential a value, no
   FLOPs in this count), and the sums of the last layer's columns where they overlap. Sixteen channels are few
   for a convolution.

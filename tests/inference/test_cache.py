@@ -76,16 +76,15 @@ def test_what_changes_while_it_is_written_is_made_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = Maker()
-    write = save_file
 
     def write_late(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
         tensors["tensor"].zero_()
-        write(tensors, path, metadata)
+        save_file(tensors, path, metadata)
 
     monkeypatch.setattr(cache, "save_file", write_late)
     remembered("key", 24, make)
     finish_writing()
-    monkeypatch.setattr(cache, "save_file", write)
+    monkeypatch.setattr(cache, "save_file", save_file)
     assert (folder / "key.safetensors").exists()
     assert torch.equal(remembered("key", 24, make)["tensor"], TENSOR)
     assert make.calls == 2
