@@ -41,7 +41,6 @@ from absynth.data.domain import Domain
 from absynth.data.split import Validation
 from absynth.errors import AbsynthError
 from absynth.inference import CodebookABS
-from absynth.inference.codebook import DECODED_AT_ONCE
 from absynth.models.cnn import Binarized, binarize
 from absynth.models.confidence import ALPHA
 from absynth.models.front import TAIL, Clamped, clamp
@@ -70,6 +69,9 @@ from absynth.recipes import (
 )
 from absynth.shapes import Images, Labels
 from absynth.training import Perturbation, Run, TrainingSettings, bend, distort, fingerprint, train_vaes
+
+DECODED_AT_ONCE = 250
+"""Prototypes decoded together in a round."""
 
 BENT_AT_ONCE = 2000
 """Images changed and encoded together."""

@@ -22,11 +22,13 @@ from absynth.models.prototypes import PrototypeClassifier
 from absynth.models.vae import Decoder
 
 LEAST_LIKELY_DROPPED = 0.1
-DECODED_AT_ONCE = 250
+DECODED_AT_ONCE = 125
+"""Prototypes decoded together: few enough that the outputs of layers find their memory again."""
+
 DECODED_BY_ONE = 2000
 """Prototypes that a core decodes before it takes others."""
 
-DECODE_RECIPE = f"decode 4, {DECODED_AT_ONCE} at once, index 3, {DIMENSIONS} axes of {SAMPLE}"
+DECODE_RECIPE = f"decode 5, {DECODED_AT_ONCE} at once, index 3, {DIMENSIONS} axes of {SAMPLE}"
 """Names the arithmetic of :meth:`CodebookABS.decode` and of the index in the cache; a change in either needs
 another number."""
 

@@ -25,7 +25,8 @@ class FastConvTranspose2d(nn.ConvTranspose2d):
         if recorded and self._adds_columns and inputs.shape[2:] != (1, 1):
             return super().forward(inputs, output_size)
         assert self.bias is not None
-        return self.linear(inputs) + self.bias[:, None, None]
+        # in place: memory that is new to the process costs a large output more than the sum
+        return self.linear(inputs).add_(self.bias[:, None, None])
 
     def linear(self, inputs: Tensor) -> Tensor:
         """The layer without its bias, for images and tangents that autograd does not watch."""

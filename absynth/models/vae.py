@@ -105,10 +105,11 @@ def initialize(layers: nn.Module) -> None:
     twelve times smaller, and a VAE that starts from them may leave latents unused for good.
 
     Args:
-        layers: Linear ones and transposed convolutions of one pixel; others stay as they are.
+        layers: Linear ones and transposed convolutions of one pixel; others stay as they are, and so do those
+            on the ``meta`` device, where torch would import its compiler for a second to draw nothing.
     """
     for layer in layers.modules():
-        if isinstance(layer, nn.Linear | nn.ConvTranspose2d):
+        if isinstance(layer, nn.Linear | nn.ConvTranspose2d) and not layer.weight.is_meta:
             inputs = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
             nn.init.normal_(layer.weight, std=inputs**-0.5)
             if layer.bias is not None:
@@ -191,7 +192,7 @@ class Decoder(nn.Module):
             layers.append(convolution(inputs, outputs, kernel, stride))
             if outputs != 1:
                 layers += [nn.BatchNorm2d(outputs)] if batch_norm else []
-                layers.append(nn.ELU())
+                layers.append(nn.ELU(inplace=not (batch_norm or self.hidden)))
         self.layers = nn.Sequential(*layers, nn.Sigmoid())
         if self.hidden:
             initialize(self.layers)

@@ -15,6 +15,7 @@ from training_study import Start, copy_decoders
 
 from absynth.certified import (
     BENT_AT_ONCE,
+    DECODED_AT_ONCE,
     MINED_FOR_ONE,
     CertifiedSettings,
     decode,
@@ -23,7 +24,6 @@ from absynth.certified import (
     mining_axes,
     schedule_and_average,
 )
-from absynth.inference.codebook import DECODED_AT_ONCE
 from absynth.pairs import Pairs, box_distance, mine, nearest_in_pixels
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels

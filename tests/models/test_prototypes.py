@@ -173,6 +173,27 @@ def test_saved_and_loaded_it_answers_the_same(
     torch.testing.assert_close(loaded(queries), neighbours(queries), rtol=0, atol=0)
 
 
+def test_prototypes_are_indexed_once(
+    neighbours: NearestNeighbour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexed: list[int] = []
+    index = PrototypeClassifier.index
+
+    def count(model: PrototypeClassifier) -> None:
+        indexed.append(model.prototype_offsets.numel())
+        index(model)
+
+    neighbours.save_pretrained(tmp_path)
+    monkeypatch.setattr(PrototypeClassifier, "index", count)
+    load_folder(tmp_path)
+    size = neighbours.prototype_offsets.numel()
+    assert indexed.count(size) == 1
+    config = {"dataset": "mnist", "split": "test"}
+    indexed.clear()
+    NearestNeighbour.from_config(config).prepare()
+    assert len(indexed) == 1
+
+
 def test_prototypes_move_with_the_module(neighbours: NearestNeighbour) -> None:
     moved = neighbours.to("meta")
     assert {tensor.device.type for tensor in moved.buffers()} == {"meta"}

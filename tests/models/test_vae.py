@@ -156,6 +156,16 @@ def test_fully_connected_layers_keep_the_size_of_what_passes_through() -> None:
     assert 0.3 < float(before.std()) < 1.2
 
 
+def test_nothing_is_drawn_where_there_is_nothing_to_fill(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Tensor] = []
+    monkeypatch.setattr(nn.init, "normal_", lambda weight, **_: drawn.append(weight))
+    with torch.device("meta"):
+        Decoder(hidden=(5,))
+    assert not drawn
+    Decoder(hidden=(5,))
+    assert len(drawn) == 2
+
+
 def test_a_fully_connected_decoder_has_the_same_derivatives_and_config() -> None:
     decoder = Decoder(3, image_size=(16, 20), hidden=(12,)).double()
     latents = torch.randn(1, 3, dtype=torch.float64)
