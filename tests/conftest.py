@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from absynth.cli import main
 from absynth.models.vae import Decoder
 from absynth.progress import Progress, progress_display
 
@@ -26,6 +28,23 @@ def _seed_the_global_generator() -> None:
 def progress() -> Iterator[Progress]:
     with progress_display(False) as display:
         yield display
+
+
+@pytest.fixture
+def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that must end as a user's mistake does, and returns the line that it ends with."""
+
+    def fails(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["absynth", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        assert ended.value.code == 2, arguments
+        assert "Traceback" not in printed.err
+        assert printed.out == ""
+        return printed.err
+
+    return fails
 
 
 @pytest.fixture(scope="session")

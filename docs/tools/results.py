@@ -15,6 +15,7 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -139,9 +140,14 @@ def _weights(results: Results) -> list[list[str]]:
     return [[model, f"`{results.weights[model][:24]}`"] for model in results.models]
 
 
+@cache
+def _names_of_paper(norm: Norm) -> frozenset[str]:
+    return frozenset(attack.name for attack in suite_attacks("paper", norm))
+
+
 def _of_paper(finding: Finding) -> bool:
     """Whether the attack is one of the paper's."""
-    return finding.record.attack in {attack.name for attack in suite_attacks("paper", finding.record.norm)}
+    return finding.record.attack in _names_of_paper(finding.record.norm)
 
 
 def _newer_attacks(results: Results) -> list[str]:

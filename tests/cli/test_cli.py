@@ -21,15 +21,6 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def fails(*arguments: str) -> str:
-    """The one line that a user's mistake ends with."""
-    result = run(*arguments)
-    assert result.returncode == 2
-    assert "Traceback" not in result.stderr
-    assert result.stdout == ""
-    return result.stderr
-
-
 def test_help_is_quick():
     run("--help")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -113,7 +104,16 @@ def test_audit_and_speed_print_a_table(small_codebook, tmp_path):
     assert "prototypes a class" in " ".join(timed.stdout.split())
 
 
-def test_mistakes_end_with_one_line(pictures, tmp_path):
+def test_a_mistake_is_told_to_the_shell(pictures):
+    folder, _ = pictures
+    result = run("classify", str(folder / "text.png"))
+    assert result.returncode == 2
+    assert "text.png" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_mistakes_end_with_one_line(pictures, tmp_path, fails):
     folder, _ = pictures
     assert "text.png" in fails("classify", str(folder / "text.png"))
     assert "There is no model 'ab'" in fails("classify", str(folder / "digit.png"), "--model", "ab")
