@@ -11,6 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor, nn
@@ -26,7 +28,7 @@ from absynth.progress import Progress
 from absynth.training import TrainingSettings, distort
 
 TOOLS = Path(__file__).parents[1] / "docs" / "tools"
-MODULES = ("study", "rounds", "variants", "ideas", "vaes", "nearest", "figure", "codebook", "page")
+MODULES = ("study", "rounds", "variants", "ideas", "vaes", "nearest", "figure", "codebook", "final", "page")
 SETTINGS = CertifiedSettings(
     rounds=3, images=40, compared=30, batch_size=10, learning_rate=1e-3, rivals=3, copies=1
 )
@@ -335,6 +337,37 @@ def test_the_page_has_what_was_measured(
     page.write_text(f"# Title\n\n{markers}\n".replace("<!-- /sizes -->", ""))
     with pytest.raises(AbsynthError, match="needs the markers <!-- sizes --> and <!-- /sizes -->"):
         tools.page.write_page(page, records, tmp_path / "images")
+
+
+def test_what_is_proven_of_test_images_is_counted_from_the_radii(
+    tools: SimpleNamespace, tmp_path: Path
+) -> None:
+    assert tools.final.final_table(tmp_path) is None
+    radii = {
+        "l2": [1.5, 1.6, 0.0, 2.5],
+        "l1": [0.9, 5.0, 0.0, 9.0],
+        "linf": [0.2, 0.1, 0.0, 0.05],
+        "l0": [11, 12, 0, 13],
+    }
+    rows = [
+        {"index": index, "label": 1, "prediction": 2 if index == 2 else 1, "norm": norm, "radius": float(one)}
+        for norm, values in radii.items()
+        for index, one in reversed(list(enumerate(values)))
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "certified-abs-certificates.parquet")
+    text = tools.final.final_table(tmp_path)
+    for figure in (
+        "images | 4",
+        "clean | 75.00 %",
+        "L2, certified at 1.5 | 75.00 %",
+        "L2, certified at 1.58 | 50.00 %",
+        "L2, median | 1.550",
+        "L0, certified at 12 pixels | 50.00 %",
+        "Linf, certified at 0.1 | 50.00 %",
+        "L1 1, L2 0.3 and Linf 0.1 at once | 25.00 %",
+    ):
+        assert f"| {figure} |" in text
+    assert "certified-binary-abs" not in text
 
 
 def test_what_was_drawn_is_read_back(tools: SimpleNamespace, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from training_codebook import CODEBOOK_SIZES
 from training_figure import draw_samples, draw_sizes, read_sheet
+from training_final import final_table
 from training_ideas import IDEAS
 from training_nearest import NEAREST
 from training_study import PIXELS, SIZES, Record, read_record
@@ -170,6 +171,7 @@ TABLES: dict[str, tuple[str, Callable[[Path], str | None]]] = {
     "vaes": ("vaes", vaes_table),
     "nearest": ("nearest", nearest_table),
     "sizes": ("sizes", sizes_table),
+    "final": ("..", final_table),
 }
 """By the name of its markers: the folder of records, and what makes a table from it."""
 
