@@ -97,16 +97,24 @@ class Projection(nn.Module):
         return self._with_rest(flat, flat.square().sum(1))
 
     def bounds(
-        self, coordinates: Float[Tensor, "batch coordinate"]
+        self, coordinates: Float[Tensor, "batch coordinate"], labels: slice
     ) -> Float[Tensor, "batch class prototype"]:
-        """Lower bounds of ‖p‖² + w − 2⟨x, p⟩ for images of which :meth:`forward` gave the coordinates."""
+        """Lower bounds of ‖p‖² + w − 2⟨x, p⟩ for images of which :meth:`forward` gave the coordinates.
+
+        Args:
+            coordinates: Of the images.
+            labels: The classes whose prototypes are meant.
+        """
+        factors = self.factors[labels]
         one = coordinates.new_ones(len(coordinates), 1)
-        product: Tensor = torch.cat([coordinates, one], dim=1) @ self.factors.flatten(0, 1).T
-        bounds: Tensor = product.unflatten(1, self.factors.shape[:2])
+        product: Tensor = torch.cat([coordinates, one], dim=1) @ factors.flatten(0, 1).T
+        bounds: Tensor = product.unflatten(1, factors.shape[:2])
         return bounds
 
-    def slack(self, coordinates: Float[Tensor, "batch coordinate"]) -> Float[Tensor, "batch class"]:
-        """How far rounding may lift the bounds above what they bound.
+    def slack(
+        self, coordinates: Float[Tensor, "batch coordinate"], labels: slice
+    ) -> Float[Tensor, "batch class"]:
+        """How far rounding may lift the bounds above what they bound; arguments as of :meth:`bounds`.
 
         A coordinate computed with γ = γ_{pixels+3} is off by at most γ‖p‖ and d of them together by √d γ‖p‖,
         so ⟨a, b⟩ is off by (2√d + 1)γ‖x‖‖p‖ and the bound, which has it twice, by twice as much; the rests
@@ -114,7 +122,7 @@ class Projection(nn.Module):
         ‖p‖² + w is the caller's to add.
         """
         factor = 3 * (2 * self.basis.shape[1] ** 0.5 + 1) * self._gamma
-        lengths: Tensor = factor * coordinates.norm(dim=1)[:, None] * self.norms
+        lengths: Tensor = factor * coordinates.norm(dim=1)[:, None] * self.norms[labels]
         return lengths
 
     def _with_rest(

@@ -151,41 +151,53 @@ class PrototypeClassifier(PretrainedModel):
         losses decide. Where they leave many, and in a small one, all scores are computed (:meth:`_scan`).
         """
         flat = self._flatten(images)
-        classes, count, _ = self.prototype_images.shape
-        look = self._scan_all if self.projection is None else self._sieve
-        most = SCORES_AT_ONCE // (classes * count)
-        return torch.cat([look(some) for some in flat.split(at_once(BYTES_A_SCORE * classes * count, most))])
+        count = self.prototype_images.shape[1]
+        look = self._scan_all if self.projection is None else self._sieve_all
+        pieces = flat.split(at_once(BYTES_A_SCORE * count, SCORES_AT_ONCE // count))
+        return torch.cat([look(some) for some in pieces])
 
     def _scan_all(self, flat: Float[Tensor, "batch pixel"]) -> Int64[Tensor, "batch class"]:
         return torch.stack([self._scan(flat, label) for label in range(len(self.prototype_images))], dim=1)
 
-    def _sieve(self, flat: Float[Tensor, "batch pixel"]) -> Int64[Tensor, "batch class"]:
+    def _sieve_all(self, flat: Float[Tensor, "batch pixel"]) -> Int64[Tensor, "batch class"]:
+        """The more images there are, the fewer classes at a time: reading these once serves all images."""
         assert self.projection is not None
         classes, count, _ = self.prototype_images.shape
-        query = self.projection(flat)
-        bounds = self.projection.bounds(query)
+        query, scores = self.projection(flat), count * max(1, len(flat))
+        step = at_once(BYTES_A_SCORE * scores, SCORES_AT_ONCE // scores)
+        pieces = [slice(first, min(first + step, classes)) for first in range(0, classes, step)]
+        return torch.cat([self._sieve(flat, query, labels) for labels in pieces], dim=1)
+
+    def _sieve(
+        self, flat: Float[Tensor, "batch pixel"], query: Float[Tensor, "batch coordinate"], of: slice
+    ) -> Int64[Tensor, "batch class"]:
+        """The best prototypes of some classes, by bounds and then losses."""
+        assert self.projection is not None
+        labels, count = torch.arange(of.start, of.stop, device=flat.device), self.prototype_images.shape[1]
+        bounds = self.projection.bounds(query, of)
         chosen = bounds.argmin(dim=2)
-        reached = self._losses(flat[:, None], torch.arange(classes, device=flat.device), chosen)
-        limit = reached - flat.square().sum(1)[:, None] + self.projection.slack(query) + 2 * self._errors
+        reached = self._losses(flat[:, None], labels, chosen)
+        slack = self.projection.slack(query, of) + 2 * self._errors[of]
+        limit = reached - flat.square().sum(1)[:, None] + slack
         # A class without prototypes has the limit ∞, which all its bounds reach and none should.
         possible = bounds <= limit.nan_to_num(posinf=-torch.inf)[:, :, None]
         counts = possible.count_nonzero(dim=2)
         many = counts > MOST_CANDIDATES
         many &= (counts * many).sum(0) * SHARE_READ > count
-        rows, labels, candidates = possible.nonzero(as_tuple=True)
-        few = ~many[rows, labels]
-        rows, labels, candidates = rows[few], labels[few], candidates[few]
+        rows, places, candidates = possible.nonzero(as_tuple=True)
+        few = ~many[rows, places]
+        rows, places, candidates = rows[few], places[few], candidates[few]
         size = self._losses_at_once()
-        pieces = zip(rows.split(size), labels.split(size), candidates.split(size), strict=True)
+        pieces = zip(rows.split(size), labels[places].split(size), candidates.split(size), strict=True)
         losses = torch.cat([self._losses(flat[row], label, some) for row, label, some in pieces])
-        places = rows * classes + labels
+        places = rows * len(labels) + places
         lowest = losses.new_full((chosen.numel(),), torch.inf).scatter_reduce(0, places, losses, "amin")
         best = losses == lowest[places]
         first = chosen.new_full((chosen.numel(),), count)
         first = first.scatter_reduce(0, places[best], candidates[best], "amin").view_as(chosen)
         chosen = torch.where(first < count, first, chosen)
-        for label in many.any(dim=0).nonzero()[:, 0].tolist():
-            chosen[many[:, label], label] = self._scan(flat[many[:, label]], label)
+        for place in many.any(dim=0).nonzero()[:, 0].tolist():
+            chosen[many[:, place], place] = self._scan(flat[many[:, place]], of.start + place)
         return chosen
 
     def _scan(self, flat: Float[Tensor, "batch pixel"], label: int) -> Int64[Tensor, "batch"]:

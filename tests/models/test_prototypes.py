@@ -125,6 +125,9 @@ def test_the_sieve_finds_what_the_scan_finds(sieved: Codebook, monkeypatch: pyte
     images[:20] += 0.05 * torch.rand(20, 49)
     expected = sieved._scan_all(images)
     assert torch.equal(sieved.nearest(images.view(-1, 1, 7, 7)), expected)
+    for scores in (50, 200 * 20, 200 * 50 * 2):  # one image, some with one class, all with two classes
+        monkeypatch.setattr(prototypes, "SCORES_AT_ONCE", scores)
+        assert torch.equal(sieved.nearest(images.view(-1, 1, 7, 7)), expected)
     monkeypatch.setattr(prototypes, "MOST_CANDIDATES", 3)
     assert torch.equal(sieved.nearest(images.view(-1, 1, 7, 7)), expected)
 
@@ -133,8 +136,8 @@ def test_the_bounds_lie_below_the_scores_and_leave_few(sieved: Codebook) -> None
     assert sieved.projection is not None
     images = sieved.prototype_images[0, :40] * 0.98
     query = sieved.projection(images)
-    bounds = sieved.projection.bounds(query)[:, 0].double()
-    slack = sieved.projection.slack(query)[:, :1].double() + 2 * sieved._errors[0]
+    bounds = sieved.projection.bounds(query, slice(0, 1))[:, 0].double()
+    slack = sieved.projection.slack(query, slice(0, 1)).double() + 2 * sieved._errors[0]
     own = sieved.prototype_images[0].double()
     scores = own.square().sum(1) + sieved.prototype_offsets[0] - 2 * images.double() @ own.T
     assert (bounds <= scores + slack).all()
