@@ -35,7 +35,6 @@ import absynth
 from absynth.data import load_dataset
 from absynth.data.fetch import CACHE_VARIABLE
 from absynth.inference import ABS, CodebookABS
-from absynth.inference.codebook import DECODED_AT_ONCE
 from absynth.models.projection import DIMENSIONS
 
 DOCS = Path(__file__).parents[1]
@@ -244,10 +243,8 @@ Why not more:
 - **Decoder, many images**: beside the convolutions stand the ELU and the sigmoid (an exponential a value, no
   FLOPs in this count), and the sums of the last layer's columns where they overlap. Sixteen channels are few
   for a convolution.
-- **Decoder, side 64**: at {DECODED_AT_ONCE} images a layer's output fits into no cache, and is so large that
-  the system hands out new pages for it in every pass (new MB). Pages are what costs: a C library that keeps
-  them (`GLIBC_TUNABLES=glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592`) makes
-  an image as fast at {DECODED_AT_ONCE} as at 64.
+- **Decoder, side 64**: the same, on outputs that fit into no cache of a core. With twice as many images at a
+  time, the system would hand out new pages for them in every pass, which costs more than the sums.
 - **ABS**: many small calls. Each step of the search calls the decoder, its transpose and the update on the
   images of one class that are still searching, and those become few; hence the time outside of operators,
   above all for one image. Larger batches fill the calls.
