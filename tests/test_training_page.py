@@ -11,8 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor, nn
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from absynth.certified import CertifiedSettings, train_for_certificates
 from absynth.data.split import Validation
 from absynth.errors import AbsynthError
+from absynth.evaluate.certification import CertificateRecord, write_certificates
 from absynth.inference import CodebookABS
 from absynth.models.front import Clamped
 from absynth.models.pretrained import PretrainedModel
@@ -28,7 +27,19 @@ from absynth.progress import Progress
 from absynth.training import TrainingSettings, distort
 
 TOOLS = Path(__file__).parents[1] / "docs" / "tools"
-MODULES = ("study", "rounds", "variants", "ideas", "vaes", "nearest", "figure", "codebook", "final", "page")
+MODULES = (
+    "study",
+    "rounds",
+    "variants",
+    "ideas",
+    "vaes",
+    "nearest",
+    "figure",
+    "codebook",
+    "cells",
+    "final",
+    "page",
+)
 SETTINGS = CertifiedSettings(
     rounds=3, images=40, compared=30, batch_size=10, learning_rate=1e-3, rivals=3, copies=1
 )
@@ -350,11 +361,11 @@ def test_what_is_proven_of_test_images_is_counted_from_the_radii(
         "l0": [11, 12, 0, 13],
     }
     rows = [
-        {"index": index, "label": 1, "prediction": 2 if index == 2 else 1, "norm": norm, "radius": float(one)}
+        CertificateRecord(index, 1, 2 if index == 2 else 1, norm, float(one), "pairwise", False)
         for norm, values in radii.items()
         for index, one in reversed(list(enumerate(values)))
     ]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "certified-abs-certificates.parquet")
+    write_certificates(rows, tmp_path / "certified-abs-certificates.parquet")
     text = tools.final.final_table(tmp_path)
     for figure in (
         "images | 4",

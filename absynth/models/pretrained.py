@@ -281,5 +281,5 @@ def load_folder(folder: Path, changes: dict[str, Any] | None = None) -> Pretrain
     model.domain = domain
     if name is not None:
         model.load_state_dict({key: stored[key] for key in wanted})
-    model.prepare(cached=True)
+        model.prepare(cached=True)
     return model.eval().requires_grad_(False)

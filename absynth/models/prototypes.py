@@ -89,11 +89,9 @@ class PrototypeClassifier(PretrainedModel):
 
     Attributes:
         alpha: Sharpness of the confidence.
-        stale: Whether the prototypes have changed since :meth:`index` was called.
     """
 
     alpha: float = ALPHA
-    stale: bool = False
     prototype_images: Tensor
     prototype_offsets: Tensor
     projection: Projection | None
@@ -113,7 +111,6 @@ class PrototypeClassifier(PretrainedModel):
         error = score_error(magnitudes.flatten(), self.prototype_images.sum(-1).flatten(), roundings)
         largest = error.view_as(squares).nan_to_num(posinf=0.0).amax(1) * ROUNDED_UP
         self.register_buffer("_errors", largest, persistent=False)
-        self.stale = False
 
     def indexed(self) -> dict[str, Tensor]:
         """What :meth:`index` computed, by name."""
@@ -291,10 +288,8 @@ class NearestNeighbour(PrototypeClassifier):
             with torch.device("cpu"):
                 model = cls(torch.zeros(1, 1, 1, shape[2]), torch.zeros(1, dtype=torch.int64))
             model.prototype_images, model.prototype_offsets = torch.zeros(shape), torch.zeros(shape[:2])
-            model.stale = True
         return model
 
     def prepare(self, cached: bool = False) -> None:
-        """Indexes the prototypes, if they were loaded."""
-        if self.stale:
-            self.index()
+        """Indexes the loaded prototypes."""
+        self.index()

@@ -243,8 +243,7 @@ Why not more:
 - **Decoder, many images**: beside the convolutions stand the ELU and the sigmoid (an exponential a value, no
   FLOPs in this count), and the sums of the last layer's columns where they overlap. Sixteen channels are few
   for a convolution.
-- **Decoder, side 64**: the same, on outputs that fit into no cache of a core. With twice as many images at a
-  time, the system would hand out new pages for them in every pass, which costs more than the sums.
+- **Decoder, side 64**: the same, on outputs that fit into no cache of a core.
 - **ABS**: many small calls. Each step of the search calls the decoder, its transpose and the update on the
   images of one class that are still searching, and those become few; hence the time outside of operators,
   above all for one image. Larger batches fill the calls.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from absynth.cli import main
 from absynth.models.prototypes import NearestNeighbour
 
 
@@ -35,7 +34,7 @@ ARRAYS = {
 
 @pytest.mark.parametrize("name", ["huge", "nothing", "pipe", *ARRAYS])
 def test_a_bad_picture_ends_with_one_line(
-    name: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, model: str, tmp_path: Path, fails: Callable[..., str]
 ) -> None:
     path = tmp_path / (f"{name}.npy" if name in ARRAYS else f"{name}.png")
     if name in ARRAYS:
@@ -50,11 +49,6 @@ def test_a_bad_picture_ends_with_one_line(
     else:
         os.mkfifo(path)
         sentence = "is not a file"
-    monkeypatch.setattr(sys, "argv", ["absynth", "classify", str(path), "--model", model])
-    with pytest.raises(SystemExit) as raised:
-        main()
-    printed = capsys.readouterr()
-    assert raised.value.code == 2
-    assert sentence in printed.err
-    assert printed.out == ""
-    assert len(printed.err.splitlines()) == 1
+    said = fails("classify", str(path), "--model", model)
+    assert sentence in said
+    assert len(said.splitlines()) == 1

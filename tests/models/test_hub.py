@@ -303,17 +303,6 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
         CNN(3).push_to_hub("a/b")
 
 
-def test_the_command_line_tells_it_in_one_sentence(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from absynth import cli
-
-    monkeypatch.setattr(sys, "argv", ["absynth", "attack", "--model", "someone/nothing"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
-    assert (
-        capsys.readouterr()
-        .err.strip()
-        .startswith("Error: There is no folder 'someone/nothing', and no such model")
-    )
+def test_the_command_line_tells_it_in_one_sentence(hub: Hub, fails: Callable[..., str]) -> None:
+    said = fails("attack", "--model", "someone/nothing").strip()
+    assert said.startswith("Error: There is no folder 'someone/nothing', and no such model")

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -191,9 +192,10 @@ def test_prototypes_are_indexed_once(
     load_folder(tmp_path)
     size = neighbours.prototype_offsets.numel()
     assert indexed.count(size) == 1
-    config = {"dataset": "mnist", "split": "test"}
+    config = {"type": "nearest-neighbour", "dataset": "mnist", "split": "test", "weights": None}
+    (tmp_path / "config.json").write_text(json.dumps(config))
     indexed.clear()
-    NearestNeighbour.from_config(config).prepare()
+    load_folder(tmp_path)
     assert len(indexed) == 1
 
 
