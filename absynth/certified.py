@@ -68,7 +68,17 @@ from absynth.recipes import (
     validate,
 )
 from absynth.shapes import Images, Labels
-from absynth.training import Perturbation, Run, TrainingSettings, bend, distort, fingerprint, train_vaes
+from absynth.training import (
+    FitVAEs,
+    Perturbation,
+    Run,
+    TrainingSettings,
+    bend,
+    distort,
+    fingerprint,
+    fit_in_turn,
+    train_vaes,
+)
 
 DECODED_AT_ONCE = 250
 """Prototypes decoded together in a round."""
@@ -619,6 +629,7 @@ def train_certified_abs(
     progress: Progress,
     domain: Domain | None = None,
     validation: Validation | None = None,
+    fit_vaes: FitVAEs = fit_in_turn,
 ) -> PretrainedModel:
     """Codebook ABS for certificates, from nothing: fully connected VAEs, and then their decoders for radii.
 
@@ -637,6 +648,8 @@ def train_certified_abs(
         progress: Where to show the training and the measurements.
         domain: What the images are, kept in the model's config; by default classes called by their numbers.
         validation: Which images to hold out for choices between settings; by default none.
+        fit_vaes: Where the VAEs are trained; by default in this process, one after the other. The rounds are
+            always in this process.
 
     Raises:
         AbsynthError: If there are not at least 2 classes of at least one image each.
@@ -654,6 +667,7 @@ def train_certified_abs(
         progress=progress,
         perturbation=bend,
         hidden=hidden,
+        fit_vaes=fit_vaes,
     )
     losses = [round(history[-1], 3) for history in histories]
     explained = {**vars(explaining), "hidden": list(hidden), "final_loss": losses}

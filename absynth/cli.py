@@ -142,13 +142,12 @@ def train(
     from absynth.recipes import train as run
     from absynth.zoo import model_folder
 
-    certified = ("certified-abs", "certified-binary-abs")
     derived = model in ("binary-abs", "codebook-abs")
     settings = None
     cluster = (address, cpus_per_task, gpus_per_task)
-    if model != "abs" and (engine, *cluster) != ("local", None, None, None):
+    if model not in ("abs", *CERTIFIED_MODELS) and (engine, *cluster) != ("local", None, None, None):
         raise AbsynthError(
-            f"Only the recipe 'abs' trains on a cluster; for '{model}' leave --engine and its options out."
+            f"Only 'abs' and certified models train on a cluster; for '{model}' leave --engine out."
         )
     _refuse_unused(
         model,
@@ -160,7 +159,7 @@ def train(
         rounds=rounds,
         start=start,
     )
-    if model not in ("codebook-abs", *certified) and (prototypes is not None or target is not None):
+    if model not in ("codebook-abs", *CERTIFIED_MODELS) and (prototypes is not None or target is not None):
         raise AbsynthError(f"The recipe '{model}' takes no prototypes and no target; leave them out.")
     if threads is not None:
         torch.set_num_threads(threads)
@@ -174,16 +173,17 @@ def train(
     else:
         if base is not None:
             raise AbsynthError(f"The recipe '{model}' builds on no other model; leave the base out.")
-        if model not in certified:
+        if model not in CERTIFIED_MODELS:
             settings = training_settings(model, epochs, batch_size, learning_rate, seed, emphasis, rounds)
         dataset = read_dataset(data, "train", size=None if size is None else (size, size), strict=strict)
-        of_digits = HELD_OUT if model in certified else 0.0
+        of_digits = HELD_OUT if model in CERTIFIED_MODELS else 0.0
         usual = of_digits if dataset.digits else VALIDATION_SHARE
         held_out = Validation(usual if validation is None else validation, seed)
     _remark(dataset.remarks)
     images, labels = dataset.images, dataset.labels
     command = shlex.join(["absynth", *sys.argv[1:]])
     with open_engine(engine, *cluster) as opened, progress_display(not quiet) as progress:
+        side_by_side = {} if engine == "local" else {"fit_vaes": partial(fit_side_by_side, opened)}
         if settings is None:
             train_model = _derivation(
                 model,
@@ -198,7 +198,7 @@ def train(
                 target=target,
                 domain=dataset.domain,
             )
-            train_model(images, labels, out=out, command=command, progress=progress)
+            train_model(images, labels, out=out, command=command, progress=progress, **side_by_side)
         else:
             run(
                 model,
@@ -212,12 +212,15 @@ def train(
                 start=None if start is None else model_folder(start),
                 domain=dataset.domain,
                 validation=held_out,
-                fit_vaes=None if engine == "local" else partial(fit_side_by_side, opened),
+                **side_by_side,
             )
     if found := read_config(out)["training"].get("validation"):
         print(f"validation accuracy {found['accuracy']:.1%} ({found['images']} images held out)")
     print(out)
 
+
+CERTIFIED_MODELS = ("certified-abs", "certified-binary-abs")
+"""The recipes that train for certificates from nothing."""
 
 OF_VAES = ("augment", "emphasis", "start")
 UNUSED = {

@@ -157,6 +157,19 @@ def test_two_decoders_of_a_class_follow_each_other(
             torch.testing.assert_close(offsets[label, place], expected)
 
 
+def test_a_prior_says_nothing_at_first_and_then_something_of_each_latent(tools: SimpleNamespace) -> None:
+    decoders = [Decoder(hidden=(6,)) for _ in range(2)]
+    priors = [tools.variants.make_prior(8) for _ in range(2)]
+    latents, entries = torch.randn(2, 5, 8), torch.tensor([7, 1, 1, 9])
+    _, plain = tools.rounds.Decoded(decoders, 2).make(latents, entries)
+    book = tools.rounds.Decoded(decoders, 2, priors=priors)
+    assert torch.equal(book.make(latents, entries)[1], plain)
+    for prior in priors:
+        nn.init.normal_(prior[-1].weight)
+    said = [priors[entry // 5](latents[entry // 5, entry % 5]) for entry in entries.tolist()]
+    torch.testing.assert_close(book.make(latents, entries)[1], plain + torch.cat(said))
+
+
 def test_the_ramp_gives_up_what_is_far_from_the_target(
     tools: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,8 @@ from training_variants import (
     BIAS_RATE,
     CANDIDATES,
     PEN,
+    PRIOR_HIDDEN,
+    PRIOR_RATE,
     PROTOTYPE_RATE,
     PRUNED_BY,
     Training,
@@ -23,6 +25,7 @@ from training_variants import (
     learned_biases,
     learned_encoders,
     learned_latents,
+    learned_priors,
     pruned,
     recipe,
     rewrite,
@@ -96,6 +99,12 @@ IDEAS: dict[str, Idea] = {
     ),
     "biases": Idea(
         "a learned bias of each class on its offsets", learned_biases, details={"rate": BIAS_RATE}
+    ),
+    "prior": Idea(
+        "a learned prior over each class's latents",
+        learned_priors,
+        details={"rate": PRIOR_RATE, "hidden": PRIOR_HIDDEN},
+        pixels=True,
     ),
     "offsets-2": Idea("offsets twice as large", partial(recipe, factor=2.0), details={"factor": 2.0}),
     "two-vaes": Idea(

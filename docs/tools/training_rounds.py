@@ -89,12 +89,14 @@ class Decoded:
         classes: How many.
         factor: On the offsets.
         biases: Added to the offsets of each class, less their mean.
+        priors: What they make of a latent is added to its offset; one a decoder, or none.
     """
 
     decoders: Sequence[nn.Module]
     classes: int
     factor: float = 1.0
     biases: Float[Tensor, "class"] | None = None
+    priors: Sequence[nn.Module] = ()
 
     def make(
         self, latents: Float[Tensor, "decoder prototype latent"], entries: Int64[Tensor, "some"]
@@ -111,6 +113,11 @@ class Decoded:
             count = latents.shape[:2].numel() // self.classes
             own = torch.div(entries, count, rounding_mode="floor")
             offsets = offsets + (self.biases - self.biases.mean())[own]
+        if self.priors:
+            owners = torch.div(entries, latents.shape[1], rounding_mode="floor")
+            chosen = latents.flatten(0, 1)[entries]
+            said = torch.cat([prior(chosen) for prior in self.priors], dim=1)
+            offsets = offsets + said.gather(1, owners[:, None])[:, 0]
         return images, offsets
 
     def table(self, latents: Float[Tensor, "decoder prototype latent"]) -> Energies:

@@ -34,6 +34,12 @@ from absynth.training import Perturbation, bend, distort
 BIAS_RATE = 1e-3
 """The learning rate of the classes' biases."""
 
+PRIOR_RATE = 6e-3
+"""Of priors: small networks, which start from nothing."""
+
+PRIOR_HIDDEN = 32
+"""Units in each of the two hidden layers of a prior."""
+
 PROTOTYPE_RATE = 2e-3
 """Of prototypes that are learned themselves."""
 
@@ -125,9 +131,14 @@ def rounds(
     learning: Learning = learn_hinge,
     perturbation: Perturbation = distort,
 ) -> list[float]:
-    """The rounds in which decoders learn, and biases at their own rate, with latents drawn anew in each."""
+    """The rounds in which decoders learn, and biases and priors at rates of their own.
+
+    Latents are drawn anew in each.
+    """
     weights = list(nn.ModuleList(book.decoders).parameters())
     groups: list[dict[str, Any]] = [{"params": weights}]
+    priors = list(nn.ModuleList(book.priors).parameters())
+    groups += [{"params": priors, "lr": PRIOR_RATE}] if priors else []
     groups += [{"params": list(biases), "lr": BIAS_RATE}] if biases else []
     _, labels = study.trained
     return run_rounds(
@@ -267,6 +278,29 @@ def learned_biases(study: Study, settings: CertifiedSettings, progress: Progress
     book = Decoded(start.decoders(), study.classes, biases=biases)
     history = rounds(study, settings, progress, book, [start], biases=[biases])
     return Outcome(*book.table(study.latents(start.posterior)), history)
+
+
+def learned_priors(study: Study, settings: CertifiedSettings, progress: Progress) -> Outcome:
+    """A function of the latent for each class, added to its offsets, is learned together with the decoders.
+
+    It stands for what −log of a prior over the class's latents is beyond that of N(0, I).
+    """
+    start = study.start(progress)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(settings.seed)
+        priors = [make_prior(vae.decoder.latents) for vae in start.vaes]
+    book = Decoded(start.decoders(), study.classes, priors=priors)
+    history = rounds(study, settings, progress, book, [start])
+    return Outcome(*book.table(study.latents(start.posterior)), history)
+
+
+def make_prior(latents: int) -> nn.Sequential:
+    """A network from latents to a number each, at first 0."""
+    last = nn.Linear(PRIOR_HIDDEN, 1)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    first, second = nn.Linear(latents, PRIOR_HIDDEN), nn.Linear(PRIOR_HIDDEN, PRIOR_HIDDEN)
+    return nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), last)
 
 
 def two_vaes(study: Study, settings: CertifiedSettings, progress: Progress) -> Outcome:

@@ -67,7 +67,10 @@ def address(browser) -> Iterator[str]:
             yield url
         finally:
             server.send_signal(signal.SIGINT)
-            _, errors = server.communicate(timeout=60)
+            try:
+                _, errors = server.communicate(timeout=60)
+            finally:
+                server.kill()
         assert "Traceback" not in errors
 
 

@@ -121,7 +121,7 @@ def test_a_recipe_that_is_not_for_a_cluster(
     assert raised.value.code == 2
     output, errors = capsys.readouterr()
     assert (output, len(errors.splitlines())) == ("", 1)
-    assert f"Only the recipe 'abs' trains on a cluster; for '{recipe}' leave --engine" in errors
+    assert f"Only 'abs' and certified models train on a cluster; for '{recipe}' leave --engine" in errors
     assert list(tmp_path.iterdir()) == []
 
 

@@ -187,6 +187,30 @@ def test_a_killed_worker_is_replaced(train: Train, engine: RayEngine, tmp_path: 
     assert histories == whole_histories
 
 
+@needs_ray
+def test_certified_models_train_their_vaes_on_a_cluster(
+    run: Callable[..., int], engine: RayEngine, address: str, data: Path, tmp_path: Path
+) -> None:
+    command = (
+        "train",
+        "certified-abs",
+        "--data",
+        data,
+        "--epochs",
+        "2",
+        "--rounds",
+        "1",
+        "--prototypes",
+        "9",
+    )
+    cluster = ("--engine", "ray", "--address", address)
+    assert run(*command, "--quiet", *cluster, "--out", tmp_path / "ray") == 0
+    assert run(*command, "--quiet", "--out", tmp_path / "local") == 0
+    there = trained(tmp_path / "ray")
+    assert len([name for name in there if "vae-" in name]) == 2
+    assert there == trained(tmp_path / "local")
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of 30 images of two classes."""
