@@ -1,4 +1,4 @@
-"""Trains the VAEs of an ABS side by side, as jobs of an engine."""
+"""Trains the VAEs of all classes side by side, as jobs of an engine."""
 
 from __future__ import annotations
 
