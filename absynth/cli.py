@@ -147,7 +147,8 @@ def train(
     cluster = (address, cpus_per_task, gpus_per_task)
     if model not in ("abs", *CERTIFIED_MODELS) and (engine, *cluster) != ("local", None, None, None):
         raise AbsynthError(
-            f"Only 'abs' and certified models train on a cluster; for '{model}' leave --engine out."
+            f"Only 'abs' and certified models train on a cluster; for '{model}' leave --engine and its "
+            "options out."
         )
     _refuse_unused(
         model,
