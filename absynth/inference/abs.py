@@ -104,12 +104,13 @@ class ABS(PretrainedModel):
         )
 
     def prepare(self, cached: bool = False) -> None:
-        """Folds batch norm if the settings say so, decodes the codebook and estimates its curvature."""
+        """Folds batch norm if the settings say so, estimates the curvature and decodes the codebook."""
         if self.settings.fold_batch_norm:
             self.codebook.decoders = nn.ModuleList(
                 decoder.folded() for decoder in self.codebook.decoders if isinstance(decoder, Decoder)
             )
-        self.codebook.prepare(cached)
+        self.eval()
+        # before decoding, after which a thread writes to the cache beside whatever comes next
         if self.settings.method == "quasi-newton":
             latents = self.codebook.latents.expand(len(self.codebook.decoders), -1, -1)
             hessians = [
@@ -119,6 +120,7 @@ class ABS(PretrainedModel):
             ]
             inverse = torch.linalg.inv(torch.stack(hessians))
             self.register_buffer("_inverse_hessians", inverse, persistent=False)
+        self.codebook.prepare(cached)
 
     def forward(self, images: Images) -> Logits:
         """The logits, differentiable in the images (see ``SearchSettings.gradient``)."""
