@@ -11,7 +11,9 @@ import torch
 Item = TypeVar("Item")
 
 
-def one_core_each(work: Callable[[Item], None], items: Iterable[Item]) -> None:
+def one_core_each(
+    work: Callable[[Item], None], items: Iterable[Item], device: torch.device | None = None
+) -> None:
     """Does work for every item, for as many at a time as torch has threads, each with one thread.
 
     Many small operators that share their threads wait for one another at every one of them; pieces that have
@@ -20,7 +22,13 @@ def one_core_each(work: Callable[[Item], None], items: Iterable[Item]) -> None:
     Args:
         work: On one item, without gradients; it writes its result where no other does.
         items: In the order in which they are begun.
+        device: Where the work is done; if that is not the processor, the items are done one after another.
     """
+    if device is not None and device.type != "cpu":
+        with torch.no_grad():
+            for item in items:
+                work(item)
+        return
     threads = torch.get_num_threads()
 
     def alone(item: Item) -> None:

@@ -1,3 +1,5 @@
+from threading import get_ident
+
 import pytest
 import torch
 
@@ -33,3 +35,14 @@ def test_what_goes_wrong_is_raised_and_the_threads_are_back() -> None:
     with pytest.raises(ValueError, match="0"):
         one_core_each(work, range(3))
     assert torch.get_num_threads() == before
+
+
+def test_elsewhere_than_on_the_processor_items_are_worked_on_in_turn() -> None:
+    before = torch.get_num_threads()
+    seen: list[tuple[int, int, int, bool]] = []
+
+    def work(item: int) -> None:
+        seen.append((item, get_ident(), torch.get_num_threads(), torch.is_grad_enabled()))
+
+    one_core_each(work, range(3), torch.device("meta"))
+    assert seen == [(item, get_ident(), before, False) for item in range(3)]

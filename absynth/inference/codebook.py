@@ -28,7 +28,7 @@ DECODED_AT_ONCE = 125
 DECODED_BY_ONE = 2000
 """Prototypes that a core decodes before it takes others."""
 
-DECODE_RECIPE = f"decode 5, {DECODED_AT_ONCE} at once, index 3, {DIMENSIONS} axes of {SAMPLE}"
+DECODE_RECIPE = f"decode 5, {DECODED_AT_ONCE} at once, index 4, {DIMENSIONS} axes of {SAMPLE}"
 """Names the arithmetic of :meth:`CodebookABS.decode` and of the index in the cache; a change in either needs
 another number."""
 
@@ -153,11 +153,7 @@ class CodebookABS(PrototypeClassifier):
             label, rows = piece
             images[label, rows] = self.decode(label, shared[label, rows]).flatten(1)
 
-        if images.device.type == "cpu":
-            one_core_each(fill, pieces)
-        else:
-            for piece in pieces:
-                fill(piece)
+        one_core_each(fill, pieces, images.device)
         return images
 
     @torch.no_grad()

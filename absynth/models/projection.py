@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from absynth.cores import one_core_each
 from absynth.rounding import gamma
 
 DIMENSIONS = 160
@@ -19,6 +20,9 @@ SAMPLE_OF_LARGE = 512
 
 MOST_PIXELS = 1024
 """Pixels for which eigenvectors of a matrix of as many rows are found in a moment."""
+
+PROJECTED_AT_ONCE = 1024
+"""Prototypes whose coordinates a core computes together: few enough to stay in its cache."""
 
 
 def principal_axes(
@@ -87,9 +91,16 @@ class Projection(nn.Module):
         flat = images.flatten(0, 1)
         sample = SAMPLE if flat.shape[1] <= MOST_PIXELS else SAMPLE_OF_LARGE
         basis = principal_axes(flat, DIMENSIONS, sample).to(images.dtype).contiguous()
-        projection = cls(basis, energies[:, :0, None], squares.amax(1).sqrt())
-        coordinates = projection._with_rest(flat, squares.flatten()).unflatten(0, squares.shape)
-        projection.factors = torch.cat([-2 * coordinates, energies[:, :, None]], dim=2)
+        factors = images.new_empty(*squares.shape, basis.shape[1] + 2)
+        projection = cls(basis, factors, squares.amax(1).sqrt())
+        lengths, table = squares.flatten(), factors.flatten(0, 1)
+
+        def fill(rows: slice) -> None:
+            torch.mul(projection._with_rest(flat[rows], lengths[rows]), -2, out=table[rows, :-1])
+
+        first = range(0, len(flat), PROJECTED_AT_ONCE)
+        one_core_each(fill, [slice(row, row + PROJECTED_AT_ONCE) for row in first], images.device)
+        table[:, -1] = energies.flatten()
         return projection
 
     def forward(self, flat: Float[Tensor, "batch pixel"]) -> Float[Tensor, "batch coordinate"]:
