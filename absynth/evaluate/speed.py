@@ -66,7 +66,7 @@ def certificate_speed(
     decoders = [decoder for decoder in codebook.decoders if isinstance(decoder, Decoder)]
     for size in sizes:
         latents = draw_latents(size, seed=seed).to(images.device)
-        resized = CodebookABS(decoders, latents)
+        resized = CodebookABS(decoders, latents, codebook.biases, prior_weight=codebook.prior_weight)
         resized.prepare()
         classifier = model.in_front_of(resized) if isinstance(model, Fronted) else resized
         for norm in norms:

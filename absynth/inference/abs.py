@@ -83,6 +83,10 @@ class ABS(PretrainedModel):
         self.class_factors = tuple(class_factors) if class_factors is not None else (1.0,) * classes
         if len(self.class_factors) != classes:
             raise AbsynthError(f"There are {classes} classes but {len(self.class_factors)} class factors.")
+        if codebook.prior_weight != 1:
+            raise AbsynthError(
+                f"The codebook weighs the prior by {codebook.prior_weight:g}; that of ABS is 1."
+            )
 
     _inverse_hessians: Tensor | None
 

@@ -59,7 +59,7 @@ def draw_latents(count: int, latents: int = 8, seed: int = 0) -> Float[Tensor, "
 class CodebookABS(PrototypeClassifier):
     """Decides for the class whose decoder has, among fixed latents, the one that explains an image best.
 
-    The score of class c is min_k ‖x − G_c(z_k)‖² + ½‖z_k‖² + b_c: a power diagram, for which the
+    The score of class c is min_k ‖x − G_c(z_k)‖² + ½κ‖z_k‖² + b_c: a power diagram, for which the
     certificates of :mod:`absynth.certify` are exact.
 
     Args:
@@ -67,6 +67,7 @@ class CodebookABS(PrototypeClassifier):
         latents: Shape (class, prototype, latent), or (1, prototype, latent) to share them.
         biases: b_c of each class, by default 0.
         alpha: Sharpness of the confidence.
+        prior_weight: κ, by default the 1 of the paper's loss.
     """
 
     type_name = "codebook-abs"
@@ -77,11 +78,13 @@ class CodebookABS(PrototypeClassifier):
         latents: Float[Tensor, "#class prototype latent"],
         biases: Sequence[float] | None = None,
         alpha: float = ALPHA,
+        prior_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.decoders = nn.ModuleList(decoders)
         self.register_buffer("latents", latents)
         self.alpha = alpha
+        self.prior_weight = prior_weight
         self.biases = tuple(biases) if biases is not None else (0.0,) * len(decoders)
         if len(self.biases) != len(decoders):
             raise AbsynthError(f"There are {len(decoders)} classes but {len(self.biases)} biases.")
@@ -98,6 +101,7 @@ class CodebookABS(PrototypeClassifier):
             "codebook": list(self.latents.shape),
             "biases": list(self.biases),
             **({} if self.alpha == ALPHA else {"alpha": self.alpha}),
+            **({} if self.prior_weight == 1 else {"prior_weight": self.prior_weight}),
         }
 
     @classmethod
@@ -112,7 +116,8 @@ class CodebookABS(PrototypeClassifier):
                 f"{decoders[0].latents}) is right."
             )
         biases = [float(bias) for bias in config.get("biases") or (0.0,) * classes]
-        return cls(decoders, torch.zeros(shape), biases, float(config.get("alpha", ALPHA)))
+        alpha, prior_weight = float(config.get("alpha", ALPHA)), float(config.get("prior_weight", 1.0))
+        return cls(decoders, torch.zeros(shape), biases, alpha, prior_weight)
 
     @property
     def image_size(self) -> Size:
@@ -126,13 +131,13 @@ class CodebookABS(PrototypeClassifier):
         self.eval()
         shared = self.latents.expand(len(self.decoders), -1, -1)
         biases = torch.tensor(self.biases, dtype=shared.dtype, device=shared.device)
-        offsets = 0.5 * shared.square().sum(-1) + biases[:, None]
+        offsets = 0.5 * self.prior_weight * shared.square().sum(-1) + biases[:, None]
         self.register_buffer("prototype_offsets", offsets, persistent=False)
         if cached and self.latents.device.type == "cpu":
             size = shared[..., 0].numel() * math.prod(self.image_size) * self.latents.element_size()
             folded = [decoder.folded() for decoder in self.decoders if isinstance(decoder, Decoder)]
             weights = [weight for decoder in folded for weight in decoder.state_dict().values()]
-            kept = remembered(fingerprint([*weights, self.latents, biases], DECODE_RECIPE), size, self._fill)
+            kept = remembered(fingerprint([*weights, self.latents, offsets], DECODE_RECIPE), size, self._fill)
             self.register_buffer("prototype_images", kept["images"], persistent=False)
             self.restore_index(kept)
         else:

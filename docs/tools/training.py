@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from training_page import write_page
 from training_study import Study
 from training_vaes import VAE_SIZES, measure_size, with_short_training
 
+from absynth.certified import EXPLAINING
 from absynth.data import load_dataset
 from absynth.errors import AbsynthError
 from absynth.progress import progress_display
@@ -78,7 +80,9 @@ def run_part(part: str, names: set[str], study: Study, records: Path, model: str
         with progress_display() as progress:
             finished = load_held_out(model, study)
             if part == "sizes":
-                measure_sizes(finished, study, records, progress)
+                # more latents than are stored come from encoders like the model's own
+                whole = replace(study, work=study.work / "whole", explaining=EXPLAINING)
+                measure_sizes(finished, whole, records, progress)
             else:
                 measure_samples(finished, study, records, progress)
         return

@@ -23,7 +23,7 @@ from absynth.shapes import Images
 from absynth.training import fingerprint
 from absynth.zoo import model_folder
 
-CODEBOOK_SIZES = (1_000, 2_000, 4_000, 8_000, 20_000, 50_000)
+CODEBOOK_SIZES = (1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 50_000)
 """Prototypes a class."""
 
 CERTIFIED_AT = (1.5, 1.58, 2.0)
@@ -72,6 +72,7 @@ def identify(model: Finished) -> Record:
     return {
         "model": fingerprint(codebook.latents, *codebook.decoders.state_dict().values()),
         "tail": model.tail if isinstance(model, Clamped) else 0.0,
+        "prior_weight": codebook.prior_weight,
     }
 
 
@@ -107,6 +108,7 @@ def measure_sizes(model: Finished, study: Study, records: Path, progress: Progre
             latents,
             codebook.biases,
             codebook.alpha,
+            codebook.prior_weight,
         )
         table.prepare()
         smaller = model.in_front_of(table) if isinstance(model, Clamped) else table

@@ -40,6 +40,9 @@ from absynth.training import TrainingSettings, bend, train_vaes
 SMALL = CertifiedSettings(rounds=20, images=4000, compared=4000)
 """What every idea is tried with: a few minutes on one core."""
 
+EXPLAINED = replace(EXPLAINING, epochs=90)
+"""How the VAEs are trained that ideas begin with: shorter than those of the shipped models."""
+
 PROTOTYPES = 8_000
 """Of a class, in the codebooks that are measured."""
 
@@ -120,7 +123,7 @@ class Study:
     labels: Labels
     work: Path
     settings: CertifiedSettings = SMALL
-    explaining: TrainingSettings = EXPLAINING
+    explaining: TrainingSettings = EXPLAINED
     hidden: tuple[int, ...] = HIDDEN
     prototypes: int = PROTOTYPES
     measured: int = MEASURED

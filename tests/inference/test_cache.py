@@ -166,3 +166,15 @@ def test_a_loaded_codebook_is_the_decoded_one_bit_for_bit(
     kept, computed = loaded.indexed(), model.indexed()
     assert kept.keys() == computed.keys()
     assert all(torch.equal(kept[name], computed[name]) for name in kept)
+
+
+def test_a_codebook_that_differs_in_its_offsets_alone_is_another_one(
+    folder: Path, tmp_path: Path, make_decoder: Callable[..., Decoder]
+) -> None:
+    decoders = [make_decoder(seed) for seed in range(2)]
+    for prior_weight in (1.0, 0.5):
+        model = CodebookABS(decoders, draw_latents(30), prior_weight=prior_weight)
+        model.prepare()
+        loaded = load_folder(model.save_pretrained(tmp_path / str(prior_weight)))
+        assert isinstance(loaded, CodebookABS)
+        assert torch.equal(loaded.indexed()["energies"], model.indexed()["energies"])

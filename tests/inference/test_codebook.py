@@ -1,12 +1,14 @@
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from absynth.errors import AbsynthError
-from absynth.inference import CodebookABS, codebook
+from absynth.inference import ABS, CodebookABS, codebook
 from absynth.inference.codebook import draw_latents
+from absynth.models.pretrained import load_folder
 from absynth.models.vae import Decoder
 
 
@@ -72,6 +74,22 @@ def test_a_codebook_decoded_in_pieces_is_the_same(
     model.prepare()
     torch.testing.assert_close(model.prototypes().images, whole.images)
     torch.testing.assert_close(model.prototypes().offsets, whole.offsets)
+
+
+def test_the_prior_may_weigh_less(decoders: Sequence[Decoder], tmp_path: Path) -> None:
+    latents = per_class_latents(20)
+    whole, less = (CodebookABS(decoders, latents, [1.0, 2.0, 3.0], prior_weight=w) for w in (1.0, 0.25))
+    for model in (whole, less):
+        model.prepare()
+    biases = torch.tensor([1.0, 2.0, 3.0])[:, None]
+    torch.testing.assert_close(less.prototype_offsets - biases, 0.25 * (whole.prototype_offsets - biases))
+    assert "prior_weight" not in whole.config()
+    loaded = load_folder(less.save_pretrained(tmp_path))
+    assert isinstance(loaded, CodebookABS)
+    assert loaded.prior_weight == 0.25
+    assert torch.equal(loaded.prototype_offsets, less.prototype_offsets)
+    with pytest.raises(AbsynthError, match=r"weighs the prior by 0\.25"):
+        ABS(less)
 
 
 def test_one_bias_for_each_class(decoders: Sequence[Decoder]) -> None:

@@ -340,6 +340,18 @@ def test_a_model_trained_from_nothing_is_stored_with_what_it_was_trained_for(
     assert stored["validation"]["images"] == 18
 
 
+def test_the_weight_of_the_prior_is_for_the_finished_model_alone(
+    digits: tuple[Tensor, Tensor], progress: Progress, tmp_path: Path
+) -> None:
+    whole = unwrap(train_from_nothing(digits, tmp_path / "model", progress))
+    less = unwrap(train_from_nothing(digits, tmp_path / "model", progress, prior_weight=0.5))
+    assert isinstance(whole, CodebookABS)
+    assert isinstance(less, CodebookABS)
+    assert torch.equal(less.prototype_images, whole.prototype_images)
+    assert torch.equal(less.prototype_offsets, 0.5 * whole.prototype_offsets)
+    assert "prior_weight" in (tmp_path / "model" / "config.json").read_text()
+
+
 def test_training_from_nothing_goes_on_where_it_was(
     digits: tuple[Tensor, Tensor], progress: Progress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
