@@ -113,7 +113,6 @@ class ABS(PretrainedModel):
             self.codebook.decoders = nn.ModuleList(
                 decoder.folded() for decoder in self.codebook.decoders if isinstance(decoder, Decoder)
             )
-        self.eval()
         # before decoding, after which a thread writes to the cache beside whatever comes next
         if self.settings.method == "quasi-newton":
             latents = self.codebook.latents.expand(len(self.codebook.decoders), -1, -1)
