@@ -49,6 +49,9 @@ Cpus = Annotated[int | None, typer.Option(min=1, help="Ray: CPUs, and threads, o
 Gpus = Annotated[
     float | None, typer.Option(min=0, help="Ray: GPUs of a task, where the model then is; by default 0.")
 ]
+Device = Annotated[
+    str | None, typer.Option(help="Local: where the model is, as cuda for a GPU; by default cpu.")
+]
 
 
 @data_app.command("fetch")
@@ -338,6 +341,7 @@ def certify(
     address: Address = None,
     cpus_per_task: Cpus = None,
     gpus_per_task: Gpus = None,
+    device: Device = None,
     quiet: Quiet = False,
 ) -> None:
     """Prove how large a change of each image cannot flip the decision."""
@@ -361,7 +365,7 @@ def certify(
     total = len(dataset.images)
     indices = range(total) if count is None else choose_images(total, count, seed)
     with (
-        open_engine(engine, address, cpus_per_task, gpus_per_task) as opened,
+        open_engine(engine, address, cpus_per_task, gpus_per_task, device) as opened,
         progress_display(not quiet) as progress,
     ):
         records = run_certification(
@@ -525,6 +529,7 @@ def bench(
     address: Address = None,
     cpus_per_task: Cpus = None,
     gpus_per_task: Gpus = None,
+    device: Device = None,
     quiet: Quiet = False,
 ) -> None:
     """Attack models and show how robust each is; on MNIST beside the paper's figures."""
@@ -559,7 +564,7 @@ def bench(
         console.print(schedule_table(schedule, folder))
         return
     with (
-        open_engine(engine, address, cpus_per_task, gpus_per_task) as opened,
+        open_engine(engine, address, cpus_per_task, gpus_per_task, device) as opened,
         progress_display(not quiet) as progress,
     ):
         result = run_benchmark(chosen, store, progress, engine=opened)

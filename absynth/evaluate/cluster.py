@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from absynth.errors import AbsynthError
-from absynth.evaluate.engine import Job, Outcome, attempt
+from absynth.evaluate.engine import Job, Outcome, attempt, place
 from absynth.evaluate.models import own_modules
 
 WINDOW = 2048
@@ -156,7 +156,7 @@ def _fetch_model(reference: Any, on_gpu: bool) -> nn.Module:
         raise AbsynthError(
             f"A worker cannot make the model ({_in_words(error)}); install on every machine what it needs."
         ) from None
-    return model.to("cuda") if on_gpu else model
+    return place(model, torch.device("cuda")) if on_gpu else model
 
 
 def _in_words(error: Exception) -> str:

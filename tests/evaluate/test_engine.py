@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from absynth.cli import main
 from absynth.errors import AbsynthError, FailedTasksError
-from absynth.evaluate.engine import Job, LocalEngine, attempt, open_engine, run_jobs
+from absynth.evaluate.engine import (
+    Job,
+    LocalEngine,
+    attempt,
+    find_device,
+    open_engine,
+    place,
+    run_jobs,
+)
 from absynth.evaluate.models import load_classifier, own_modules
 from absynth.progress import Progress
 
@@ -128,6 +138,39 @@ def test_a_recipe_that_is_not_for_a_cluster(
 def test_the_local_engine_is_the_default() -> None:
     with open_engine() as engine:
         assert isinstance(engine, LocalEngine)
+
+
+def test_the_local_engine_moves_models_to_its_device() -> None:
+    with open_engine() as engine:
+        assert engine.share(nn.Linear(2, 2, device="meta")).weight.device.type == "meta"
+    with open_engine(device="cpu") as engine:
+        assert engine.share(nn.Linear(2, 2)).weight.device.type == "cpu"
+    assert LocalEngine(torch.device("meta")).share(nn.Linear(2, 2)).weight.device.type == "meta"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_computes_in_single_precision() -> None:
+    layer, images = nn.Conv2d(8, 8, 5), torch.rand(4, 8, 28, 28)
+    here = layer(images)
+    there = place(layer, find_device("cuda"))(images.cuda()).cpu()
+    assert torch.allclose(here, there, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", ""])
+def test_a_device_that_is_not_there(name: str) -> None:
+    with pytest.raises(AbsynthError, match=f"There is no device '{name}' here; choose one of cpu"):
+        find_device(name)
+
+
+@pytest.mark.parametrize("command", [("bench",), ("certify", "--model", "cnn")], ids=" ".join)
+def test_a_device_is_for_the_local_engine(
+    fails: Callable[..., str], tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    out = ("--out", str(tmp_path / "new.json"))
+    assert "There is no device 'tpu' here" in fails(*command, *out, "--device", "tpu")
+    message = fails(*command, *out, "--device", "cpu", "--engine", "ray")
+    assert "A device is for the engine 'local'" in message
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_users_files_are_told_from_installed_modules(tmp_path: Path) -> None:
