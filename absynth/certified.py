@@ -116,11 +116,17 @@ MEASURED_AT_BINARY: dict[Norm, tuple[float, ...]] = {"linf": (0.3,), "l0": (8.0,
 CERTIFIED_PROTOTYPES = 30_000
 """Of a class of a certified model, unless something else is asked for."""
 
+CERTIFIED_BINARY_PROTOTYPES = 37_000
+"""The same for binary input; with ``HIDDEN`` it takes 15 MB on disk."""
+
 HIDDEN = (384, 384)
 """Widths of the layers of a certified model's VAEs; with ``CERTIFIED_PROTOTYPES`` it takes 14 MB on disk."""
 
 EXPLAINING = TrainingSettings(epochs=240, batch_size=64, learning_rate=2e-3, seed=0, least_steps=400)
 """How the VAEs of a certified model are trained, before their decoders are for radii."""
+
+EXPLAINING_BINARY = replace(EXPLAINING, epochs=480)
+"""The same for binary input."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +151,8 @@ class CertifiedSettings:
         pixels: The target for the distance in L0.
         pixels_sharpness: Its β.
         pixels_weight: Of what is short of it; by default 0, and L0 is not asked for.
+        pixels_hopeless: A distance in L0 below which it hardly matters how much is missing, so that pairs
+            that will not come near the target leave the weights to those that may; 0 for none.
         binary: Whether for binary input: distances are then those of images of 0 and 1.
         reach: For binary input, an Linf size that the decision is to stand with ``SPARED`` pixels to spare.
         reach_weight: Of what is short of that.
@@ -174,6 +182,7 @@ class CertifiedSettings:
     pixels: float = 16.0
     pixels_sharpness: float = 0.5
     pixels_weight: float = 0.0
+    pixels_hopeless: float = 0.0
     binary: bool = False
     reach: float = 0.0
     reach_weight: float = 0.0
@@ -202,6 +211,11 @@ class CertifiedSettings:
             raise AbsynthError(
                 "Training a codebook needs at least 1 of everything that is counted but rounds and copies, "
                 "a learning rate, targets and sharpness above 0, and weights of at least 0."
+            )
+        if not 0 <= self.pixels_hopeless < self.pixels:
+            raise AbsynthError(
+                f"Distances in L0 below {self.pixels_hopeless:g} are to be hopeless; that must be at least 0 "
+                f"and less than the target, {self.pixels:g}."
             )
         if not 0 <= self.averaged <= 1:
             raise AbsynthError(f"The share of averaged rounds is {self.averaged}; it must be from 0 to 1.")
@@ -250,12 +264,17 @@ CERTIFIED_BINARY = (
     CertifiedSettings(),
     replace(
         AFTERWARDS,
-        target_weight=0.3,
-        safety_weight=3.0,
-        pixels_weight=0.1,
+        rounds=60,
+        target_weight=0.15,
+        safety_weight=5.0,
+        pixels=14.0,
+        pixels_sharpness=0.7,
+        pixels_weight=0.25,
+        pixels_hopeless=6.0,
         reach=0.3,
         reach_weight=0.12,
         binary=True,
+        prior_weight=0.85,
     ),
 )
 """For the largest radii in L0 and Linf behind a threshold; the first rounds are of grey images."""
@@ -298,8 +317,8 @@ def choose_stages(
     Raises:
         AbsynthError: If a setting makes no sense.
 
-    >>> [stage.rounds for stage in choose_stages(CERTIFIED_BINARY, 4)]
-    [3, 1]
+    >>> [stage.rounds for stage in choose_stages(CERTIFIED_BINARY, 6)]
+    [4, 2]
     """
     counts = [stage.rounds for stage in usual]
     if rounds is not None:
@@ -532,8 +551,7 @@ def learn(
         loss = loss + settings.closeness * own_score.mean()
         if settings.pixels_weight:
             changed = pixel_distance(seen, own, rival, margin)
-            lacking = shortfall(changed, settings.pixels, settings.pixels_sharpness)
-            loss = loss + settings.pixels_weight * lacking
+            loss = loss + settings.pixels_weight * lacking_pixels(changed, settings)
         if settings.reach_weight:
             given = ((batch - 0.5).abs() <= settings.reach).to(batch.dtype)
             spared = pixel_distance(seen, own, rival, margin, given)
@@ -548,6 +566,14 @@ def learn(
 def shortfall(distances: Float[Tensor, "batch pair"], target: float, sharpness: float) -> Float[Tensor, ""]:
     """The mean of softplus(β (t − h)) / β: by how much distances fall short of a target, smoothly."""
     return functional.softplus(sharpness * (target - distances)).mean() / sharpness
+
+
+def lacking_pixels(distances: Float[Tensor, "batch pair"], settings: CertifiedSettings) -> Float[Tensor, ""]:
+    """By how much distances in L0 fall short of the target, hopeless ones by hardly more than the rest."""
+    lacking = shortfall(distances, settings.pixels, settings.pixels_sharpness)
+    if settings.pixels_hopeless:
+        lacking = lacking - shortfall(distances, settings.pixels_hopeless, settings.pixels_sharpness)
+    return lacking
 
 
 @torch.no_grad()

@@ -261,9 +261,11 @@ def _derivation(
     from absynth.certified import (
         CERTIFIED,
         CERTIFIED_BINARY,
+        CERTIFIED_BINARY_PROTOTYPES,
         CERTIFIED_PROTOTYPES,
         DECIDING,
         EXPLAINING,
+        EXPLAINING_BINARY,
         choose_settings,
         choose_stages,
         train_certified_abs,
@@ -278,13 +280,15 @@ def _derivation(
         settings = choose_settings(DECIDING, seed=seed, rounds=rounds, **changes)
         derive = partial(train_codebook_abs, model_folder(base), settings=settings)
         return partial(derive, prototypes=prototypes, validation=validation)
-    usual = CERTIFIED if model == "certified-abs" else CERTIFIED_BINARY
-    explaining = EXPLAINING if epochs is None else replace(EXPLAINING, epochs=epochs, least_steps=0)
+    grey = model == "certified-abs"
+    explaining = EXPLAINING if grey else EXPLAINING_BINARY
+    if epochs is not None:
+        explaining = replace(explaining, epochs=epochs, least_steps=0)
     return partial(
         train_certified_abs,
         explaining=explaining,
-        stages=choose_stages(usual, rounds, seed=seed, **changes),
-        prototypes=prototypes or CERTIFIED_PROTOTYPES,
+        stages=choose_stages(CERTIFIED if grey else CERTIFIED_BINARY, rounds, seed=seed, **changes),
+        prototypes=prototypes or (CERTIFIED_PROTOTYPES if grey else CERTIFIED_BINARY_PROTOTYPES),
         domain=domain,
         validation=validation,
     )

@@ -18,6 +18,7 @@ from absynth.certified import (
     decode,
     draw_codebook,
     encode,
+    lacking_pixels,
     train_certified_abs,
     train_codebook_abs,
     train_for_certificates,
@@ -367,6 +368,18 @@ def test_training_from_nothing_goes_on_where_it_was(
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
+def test_hopeless_pairs_have_no_say_in_what_is_learned() -> None:
+    def slopes(hopeless: float) -> list[float]:
+        settings = CertifiedSettings(pixels=14.0, pixels_sharpness=1.0, pixels_hopeless=hopeless)
+        distances = torch.tensor([[0.0, 10.0, 20.0]], requires_grad=True)
+        lacking_pixels(distances, settings).backward()
+        assert distances.grad is not None
+        return (3 * distances.grad[0]).tolist()
+
+    assert slopes(0.0) == pytest.approx([-1, -1, 0], abs=0.02)
+    assert slopes(6.0) == pytest.approx([0, -1, 0], abs=0.04)
+
+
 def test_settings_that_make_no_sense_are_refused() -> None:
     with pytest.raises(AbsynthError, match="at least 1 of everything"):
         CertifiedSettings(images=0)
@@ -376,5 +389,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         CertifiedSettings(target=0.0)
     with pytest.raises(AbsynthError, match="at least 0"):
         CertifiedSettings(pixels_weight=-1.0)
+    with pytest.raises(AbsynthError, match="less than the target, 16"):
+        CertifiedSettings(pixels_hopeless=16.0)
     with pytest.raises(AbsynthError, match="from 0 to 1"):
         CertifiedSettings(averaged=1.5)
