@@ -74,6 +74,9 @@ The last column names the attacks that were closest, with the number of images.
 NETWORKS = ("cnn", "binary-cnn", "madry")
 """Models that Latent Descent does not apply to."""
 
+KEY = ("model", "norm", "attack", "settings", "index", "weights", "dataset", "seed")
+"""What a record is of."""
+
 LEAST_FALL = 0.05
 """Of a median; less may be chance."""
 
@@ -97,14 +100,17 @@ other implementations.
 def keep(store: Path, out: Path) -> None:
     """Copies the records of a result folder, one file a model, and the clean accuracies.
 
+    An image that was given to the same attack among others and once more counts once, with the adversarial that
+    was closer.
+
     Args:
         store: Folder that ``absynth bench`` wrote.
         out: What was kept there before is replaced.
     """
     tables = [pq.read_table(path) for path in sorted((store / "records").glob("*.parquet"))]
-    every = pa.concat_tables(tables).sort_by(
-        [(name, "ascending") for name in ("model", "norm", "attack", "settings", "index")]
-    )
+    every = pa.concat_tables(tables).sort_by([(name, "ascending") for name in (*KEY, "distance")])
+    keys = list(zip(*(every[name].to_pylist() for name in KEY), strict=True))
+    every = every.filter(pa.array(key != last for key, last in zip(keys, [None, *keys], strict=False)))
     temporary = out.with_name(f"{out.name}.new")
     shutil.rmtree(temporary, ignore_errors=True)
     (temporary / "records").mkdir(parents=True)

@@ -1,6 +1,11 @@
 """docs/results.md is what the kept records say."""
 
+import shutil
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from absynth.report.results import read_results
 
@@ -27,3 +32,20 @@ def test_keeping_records_leaves_the_images_behind(small_results, tmp_path, monke
     assert sorted(map(str, kept.findings)) == sorted(map(str, before.findings))
     assert kept.clean == before.clean
     assert "| all attacks |" in results_page(kept)
+
+
+def test_an_image_attacked_twice_counts_once(small_results, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(TOOLS)
+    from results import keep
+
+    twice = tmp_path / "twice"
+    shutil.copytree(small_results.folder, twice)
+    path = sorted((twice / "records").glob("*.parquet"))[0]
+    table = pq.read_table(path)
+    place = table.column_names.index("distance")
+    farther = table.set_column(place, "distance", pc.add(table["distance"], pa.scalar(1.0)))
+    pq.write_table(farther, twice / "records" / "another.parquet")
+    keep(small_results.folder, tmp_path / "once")
+    keep(twice, tmp_path / "kept")
+    for once in (tmp_path / "once" / "records").iterdir():
+        assert pq.read_table(once).equals(pq.read_table(tmp_path / "kept" / "records" / once.name))
