@@ -67,6 +67,7 @@ Medians and accuracies at the threshold, with the number of images. "The paper's
 Table 1 as this package has them, with exact gradients of ABS beside estimated ones; "(part)" stands where
 some of them were not run at all, those with estimated gradients aside. "All attacks" adds what came after
 the paper: {newer}.
+Each column is over the images that its closest attack was given, as above, so the two need not be of the same.
 The last column names the attacks that were closest, with the number of images.
 
 """
@@ -100,8 +101,8 @@ other implementations.
 def keep(store: Path, out: Path) -> None:
     """Copies the records of a result folder, one file a model, and the clean accuracies.
 
-    An image that was given to the same attack among others and once more counts once, with the adversarial that
-    was closer.
+    An image that was given to the same attack twice, among other images, counts once, with the adversarial
+    that was closer.
 
     Args:
         store: Folder that ``absynth bench`` wrote.
@@ -226,7 +227,7 @@ class Compared:
 
 
 def _compare(results: Results) -> list[Compared]:
-    of_paper = replace(results, findings=tuple(filter(_of_paper, results.findings)))
+    of_paper = _well_attacked(replace(results, findings=tuple(filter(_of_paper, results.findings))))
     return [
         Compared(
             norm,
