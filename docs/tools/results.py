@@ -67,7 +67,7 @@ Medians and accuracies at the threshold, with the number of images. "The paper's
 Table 1 as this package has them, with exact gradients of ABS beside estimated ones; "(part)" stands where
 some of them were not run at all, those with estimated gradients aside. "All attacks" adds what came after
 the paper: {newer}.
-Each column is over the images that its closest attack was given, as above, so the two need not be of the same.
+Each column is over the images that its closest attack was given, as above: not always the same images.
 The last column names the attacks that were closest, with the number of images.
 
 """
