@@ -244,14 +244,14 @@ class CertifiedSettings:
         return partial(clamped_distance, tail=self.tail) if self.tail else box_distance
 
 
-AFTERWARDS = CertifiedSettings(rounds=40, images=5000, learning_rate=4e-4, averaged=0.8)
+AFTERWARDS = CertifiedSettings(images=5000, learning_rate=4e-4, averaged=0.8, target_weight=0.15)
 """What the second stages of both certified models have in common."""
 
 CERTIFIED = (
     CertifiedSettings(),
     replace(
         AFTERWARDS,
-        target_weight=0.15,
+        rounds=40,
         safety_weight=6.0,
         pixels_weight=0.035,
         tail=TAIL,
@@ -265,7 +265,6 @@ CERTIFIED_BINARY = (
     replace(
         AFTERWARDS,
         rounds=60,
-        target_weight=0.15,
         safety_weight=5.0,
         pixels=14.0,
         pixels_sharpness=0.7,

@@ -280,15 +280,18 @@ def _derivation(
         settings = choose_settings(DECIDING, seed=seed, rounds=rounds, **changes)
         derive = partial(train_codebook_abs, model_folder(base), settings=settings)
         return partial(derive, prototypes=prototypes, validation=validation)
-    grey = model == "certified-abs"
-    explaining = EXPLAINING if grey else EXPLAINING_BINARY
+    explaining, stages, usual = (
+        (EXPLAINING, CERTIFIED, CERTIFIED_PROTOTYPES)
+        if model == "certified-abs"
+        else (EXPLAINING_BINARY, CERTIFIED_BINARY, CERTIFIED_BINARY_PROTOTYPES)
+    )
     if epochs is not None:
         explaining = replace(explaining, epochs=epochs, least_steps=0)
     return partial(
         train_certified_abs,
         explaining=explaining,
-        stages=choose_stages(CERTIFIED if grey else CERTIFIED_BINARY, rounds, seed=seed, **changes),
-        prototypes=prototypes or (CERTIFIED_PROTOTYPES if grey else CERTIFIED_BINARY_PROTOTYPES),
+        stages=choose_stages(stages, rounds, seed=seed, **changes),
+        prototypes=prototypes or usual,
         domain=domain,
         validation=validation,
     )
