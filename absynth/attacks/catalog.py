@@ -6,14 +6,17 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 from absynth.attacks.adapter import FoolboxAttack, foolbox_class
+from absynth.attacks.auto_attack import AutoAttack
 from absynth.attacks.base import Attack
 from absynth.attacks.brendel_bethge import BrendelBethge
+from absynth.attacks.exact import ExactSearch
 from absynth.attacks.fast_minimum_norm import FastMinimumNorm
 from absynth.attacks.gradient_descent import FastGradient, ProjectedGradient
 from absynth.attacks.gradient_estimation import WithEstimatedGradient
 from absynth.attacks.latent_descent import LatentDescent
 from absynth.attacks.noise import NoiseAttack
 from absynth.attacks.pointwise import Pointwise
+from absynth.attacks.sparse import SparseSearch
 from absynth.attacks.threshold import Threshold
 from absynth.attacks.transfer import Transfer
 from absynth.norms import Norm
@@ -192,6 +195,8 @@ def _broad(norm: Norm) -> tuple[Attack, ...]:
         ]
     if norm == "l2":
         more.append(_carlini_wagner(strong=False))
+    if norm == "l0":
+        more.append(SparseSearch("sparse-search", queries=300, start_queries=100))
     return (*_quick(norm), *more)
 
 
@@ -201,6 +206,8 @@ def _strong(norm: Norm) -> tuple[Attack, ...]:
         more.append(LatentDescent("latent-descent", norm))
     if norm == "l2":
         more.append(_carlini_wagner(strong=True))
+    if norm == "l0":
+        more.append(SparseSearch("sparse-search"))
     return (*_common(norm, strong=True), *more)
 
 
@@ -237,9 +244,12 @@ def _paper(norm: Norm) -> tuple[Attack, ...]:
 
 
 def _extra(norm: Norm) -> tuple[Attack, ...]:
+    attacks: list[Attack] = [BrendelBethge("brendel-bethge", norm)]
+    if norm != "l0":
+        attacks += [AutoAttack("auto-attack", norm), ExactSearch("exact", norm)]
     if norm in ("l2", "linf"):
-        return BrendelBethge("brendel-bethge", norm), _hop_skip_jump(norm)
-    return (BrendelBethge("brendel-bethge", norm),)
+        attacks.append(_hop_skip_jump(norm))
+    return tuple(attacks)
 
 
 BUILDERS: dict[Suite, Callable[[Norm], tuple[Attack, ...]]] = {

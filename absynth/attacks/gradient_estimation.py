@@ -210,9 +210,9 @@ class _EstimatedTarget(Target):
         """The target for some of the images, which estimates too."""
         return _EstimatedTarget(self._target.select(rows), self._estimator, self._generator)
 
-    def count(self) -> None:
-        """Adds a query of every image."""
-        self._target.count()
+    def count(self, queries: int = 1) -> None:
+        """Adds queries of every image."""
+        self._target.count(queries)
 
     def forward(self, images: Images) -> Tensor:
         """The model's logits, with estimated gradients."""

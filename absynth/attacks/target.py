@@ -78,14 +78,11 @@ class Target(nn.Module):
         They are whatever the model answers; an attack begins by checking their shape.
         """
         self.count()
-        logits: Tensor = self.model(images)
-        if images.requires_grad and not logits.requires_grad:
-            logits = logits + 0 * images.flatten(1).sum(dim=1, keepdim=True)
-        return logits
+        return connect(self.model(images), images)
 
-    def count(self) -> None:
-        """Adds a query of every image, for attacks that ask the model for more than logits."""
-        self.queries.index_add_(0, self._rows, torch.ones_like(self._rows))
+    def count(self, queries: int = 1) -> None:
+        """Adds queries of every image, for attacks that ask the model itself, or for more than logits."""
+        self.queries.index_add_(0, self._rows, torch.full_like(self._rows, queries))
 
     @torch.no_grad()
     def is_adversarial(self, images: Images) -> Mask:
@@ -109,6 +106,13 @@ class Target(nn.Module):
             loss=losses.detach(),
             gradient=torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0),
         )
+
+
+def connect(logits: Tensor, images: Images) -> Tensor:
+    """Logits that depend on the images, with a derivative of 0 where the model ignores them."""
+    if images.requires_grad and not logits.requires_grad:
+        return logits + 0 * images.flatten(1).sum(dim=1, keepdim=True)
+    return logits
 
 
 def misclassified(logits: Logits, labels: Labels) -> Mask:

@@ -145,7 +145,7 @@ PRESETS: dict[str, Preset] = {
         images=100,
         clean_images=10_000,
         # these ask the model thousands of times about each image
-        fewer_images={"boundary": 20, "pointwise": 20, "carlini-wagner": 20},
+        fewer_images={"boundary": 20, "pointwise": 20, "carlini-wagner": 20, "sparse-search": 20},
     ),
     "paper": Preset(
         models=model_names(),

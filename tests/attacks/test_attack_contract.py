@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from absynth.attacks import Attack, AttackResult, find_attack, suite_attacks
 from absynth.attacks.adapter import FoolboxAttack, foolbox_class
+from absynth.attacks.auto_attack import AutoAttack
 from absynth.attacks.gradient_descent import FastGradient, ProjectedGradient
 from absynth.attacks.gradient_estimation import WithEstimatedGradient
+from absynth.attacks.sparse import SparseSearch
 from absynth.attacks.transfer import Transfer
 from absynth.errors import AbsynthError
 from absynth.norms import NORMS, Norm, distance
@@ -41,7 +43,9 @@ def by_foolbox(name: str, norm: Norm, kind: str, needs_start: bool = False, **pa
 
 def of_other_suites(norm: Norm) -> list[Attack]:
     """What is not in the quick suite and applies to any model, with settings for a test."""
-    if norm not in ("l2", "linf"):
+    if norm == "l0":
+        return [SparseSearch("sparse-search", queries=400, start_queries=50)]
+    if norm == "l1":
         return []
     steps = FastGradient("fgm", norm), ProjectedGradient("bim", norm, steps=5, runs=3, relative_step=0.4)
     deepfool = find_attack("deepfool", norm, "quick")
@@ -51,6 +55,7 @@ def of_other_suites(norm: Norm) -> list[Attack]:
         WithEstimatedGradient(steps[0], method="coordinates"),
         WithEstimatedGradient(deepfool, method="coordinates"),
         WithEstimatedGradient(steps[1], samples=10),
+        AutoAttack("auto-attack", norm, sizes=(1.0 if norm == "l2" else 0.2,)),
         by_foolbox("hop-skip-jump", norm, "HopSkipJumpAttack", needs_start=True, **hop),
     ]
     if norm == "l2":
@@ -61,10 +66,10 @@ def of_other_suites(norm: Norm) -> list[Attack]:
     return attacks
 
 
-def uses_foolbox(attack: object) -> bool:
-    """Whether an attack is one of foolbox or has one within, whose tensors are made as foolbox sees fit."""
+def of_others(attack: object) -> bool:
+    """Whether an attack is another package's or has one within, whose tensors are made as that sees fit."""
     inner = getattr(attack, "attacks", ()) or (getattr(attack, "attack", None),)
-    return isinstance(attack, FoolboxAttack) or any(isinstance(one, FoolboxAttack) for one in inner)
+    return any(isinstance(one, FoolboxAttack | AutoAttack) for one in (attack, *inner))
 
 
 EVERY = [
@@ -72,7 +77,7 @@ EVERY = [
     for norm in NORMS
     for attack in (*suite_attacks("quick", norm), *of_other_suites(norm))
 ]
-OWN = [param for param in EVERY if not uses_foolbox(param.values[0])]
+OWN = [param for param in EVERY if not of_others(param.values[0])]
 CLOSE: dict[tuple[str, str], float] = {
     ("l2", "fgm"): 1.3,
     ("l2", "bim"): 1.15,
@@ -87,6 +92,7 @@ CLOSE: dict[tuple[str, str], float] = {
     ("l2", "bim-estimated"): 1.4,
     ("l2", "hop-skip-jump"): 1.6,
     ("l2", "carlini-wagner"): 1.05,
+    ("l2", "auto-attack"): 1.2,
     ("linf", "fgsm"): 1.2,
     ("linf", "bim"): 1.2,
     ("linf", "pgd"): 1.1,
@@ -97,12 +103,14 @@ CLOSE: dict[tuple[str, str], float] = {
     ("linf", "deepfool-estimated"): 1.01,
     ("linf", "bim-estimated"): 1.4,
     ("linf", "hop-skip-jump"): 1.6,
+    ("linf", "auto-attack"): 1.2,
     ("l1", "bim"): 1.1,
     ("l1", "pgd"): 1.2,
     ("l1", "fmn"): 1.01,
     ("l1", "pointwise"): 2.0,
     ("l0", "fmn"): 1.0,
     ("l0", "pointwise"): 1.5,
+    ("l0", "sparse-search"): 1.0,
 }
 """How far above the true minimum the median may be; random noise may fail, and has no entry."""
 
