@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from absynth.certified import CertifiedSettings, train_for_certificates
+from absynth.certified import CERTIFIED_BINARY, CertifiedSettings, train_for_certificates
 from absynth.data.split import Validation
 from absynth.errors import AbsynthError
 from absynth.evaluate.certification import CertificateRecord, write_certificates
@@ -32,6 +32,7 @@ MODULES = (
     "rounds",
     "variants",
     "ideas",
+    "binary",
     "vaes",
     "nearest",
     "figure",
@@ -40,9 +41,15 @@ MODULES = (
     "final",
     "page",
 )
-SETTINGS = CertifiedSettings(
-    rounds=3, images=40, compared=30, batch_size=10, learning_rate=1e-3, rivals=3, copies=1
-)
+COUNTS: dict[str, Any] = {
+    "rounds": 3,
+    "images": 40,
+    "compared": 30,
+    "batch_size": 10,
+    "rivals": 3,
+    "copies": 1,
+}
+SETTINGS = CertifiedSettings(learning_rate=1e-3, **COUNTS)
 SIDE = 12
 
 
@@ -87,17 +94,20 @@ def test_what_is_measured_is_not_trained_on(study: Any, bars: tuple[Tensor, Tens
     assert set(study.certified.tolist()) <= set(held_out.tolist())
 
 
+@pytest.mark.parametrize(
+    "settings", [SETTINGS, replace(CERTIFIED_BINARY[-1], **COUNTS)], ids=["grey", "binary"]
+)
 def test_the_rounds_are_those_of_the_package(
-    tools: SimpleNamespace, study: Any, progress: Progress, tmp_path: Path
+    tools: SimpleNamespace, study: Any, settings: CertifiedSettings, progress: Progress, tmp_path: Path
 ) -> None:
     start = study.start(progress)
     ours, theirs = start.decoders(), start.decoders()
-    history = tools.variants.rounds(study, SETTINGS, progress, tools.rounds.Decoded(ours, 3), [start])
+    history = tools.variants.rounds(study, settings, progress, tools.rounds.Decoded(ours, 3), [start])
     expected = train_for_certificates(
         theirs,
         start.posterior,
         *study.trained,
-        replace(SETTINGS, compared=20),
+        replace(settings, compared=20),
         checkpoint=tmp_path / "certified.pt",
         progress=progress,
         perturbation=distort,
@@ -131,6 +141,41 @@ def test_every_idea_is_tried_once(
     assert tools.ideas.measure_idea("recipe", short, tmp_path / "ideas", progress) == found["recipe"]
     with pytest.raises(AssertionError, match="tried again"):
         tools.ideas.measure_idea("recipe", study, tmp_path / "ideas", progress)
+
+
+def test_every_idea_for_binary_input_is_tried_once(
+    tools: SimpleNamespace, study: Any, progress: Progress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # large steps, so that a few images of few pixels tell the ideas apart
+    small = replace(tools.binary.SMALL_BINARY, **COUNTS, learning_rate=1e-2, pixels=8.0)
+    monkeypatch.setattr(tools.binary, "SMALL_BINARY", small)
+    grey = tools.binary.Grey(study)
+    found = {
+        name: tools.binary.measure_binary(name, grey, tmp_path / "binary", progress)
+        for name in tools.binary.BINARY_IDEAS
+    }
+    losses = [record["loss"] for name, record in found.items() if name not in ("offsets", "rounded")]
+    assert len(set(losses)) == len(losses)
+    assert found["rounded"]["loss"] == found["offsets"]["loss"] == found["recipe"]["loss"]
+    assert found["grey"]["loss"] is None
+    for record in found.values():
+        assert record["certified"]["images"] == 12
+        assert list(record["certified"]["linf"]["accuracy"]) == ["0.1", "0.2", "0.3"]
+        assert list(record["certified"]["l0"]["accuracy"]) == ["8", "12", "16"]
+    text = tools.page.binary_table(tmp_path / "binary")
+    assert text.startswith("| what differs | clean | Linf 0.1 | Linf 0.2 | Linf 0.3 | L0 8 | L0 12 | L0 16 |")
+    assert text.count("\n") == 1 + len(found)
+    monkeypatch.setattr(tools.variants, "run_rounds", Mock(side_effect=AssertionError("tried again")))
+    again = tools.binary.measure_binary("recipe", tools.binary.Grey(study), tmp_path / "binary", progress)
+    assert again == found["recipe"]
+
+
+def test_prototypes_are_made_black_and_white(tools: SimpleNamespace, study: Any, progress: Progress) -> None:
+    settings = replace(tools.binary.SMALL_BINARY, **COUNTS)
+    grey = tools.binary.Grey(study)
+    made, expected = (make(grey, settings, progress) for make in (tools.binary.rounded, tools.binary.recipe))
+    assert torch.equal(made.prototypes, (expected.prototypes > 0.5).float())
+    assert torch.equal(made.offsets, expected.offsets)
 
 
 def test_free_prototypes_stay_images(tools: SimpleNamespace, study: Any, progress: Progress) -> None:

@@ -91,9 +91,9 @@ the models that all of the paper's attacks were run on:
 
 MASKED = """
 `madry` needs a word of its own. Around most images its gradients vanish, so that attacks which follow them
-from there, old or new, find little or nothing in L2 and L0. What comes closest asks for decisions alone
-(Boundary, Pointwise) or walks along the boundary, where gradients are of use (Brendel-Bethge). More queries
-would bring its figures in these norms down further; the paper's are lower, for a network of its own and with
+from there, old or new, find little or nothing in L2 and L0. What comes closest asks for decisions or scores
+alone (Boundary, Pointwise, the sparse search in L0) or walks along the boundary, where gradients are of use
+(Brendel-Bethge). More queries would bring its figures in these norms down further; the paper's are lower, for a network of its own and with
 other implementations.
 """
 

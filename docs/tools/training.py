@@ -1,8 +1,8 @@
 """Studies of the training for certificates, on training images alone, for docs/training-for-certificates.md.
 
-    python docs/tools/training.py ideas vaes nearest     trains and measures what has no record yet
+    python docs/tools/training.py ideas binary vaes nearest   trains and measures what has no record yet
     python docs/tools/training.py sizes samples --model FOLDER
-    python docs/tools/training.py page                   writes tables and figure from the records
+    python docs/tools/training.py page                        writes tables and figure from the records
 
 A twelfth of MNIST's training images is held out and measured on; the test images are never read. With one
 thread the processor's time counts, which other programs on the machine hardly change; with more it is
@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from training_binary import BINARY_IDEAS, Grey, measure_binary
 from training_codebook import load_held_out, measure_samples, measure_sizes
 from training_ideas import IDEAS, measure_idea
 from training_nearest import NEAREST, measure_nearest
@@ -25,7 +26,7 @@ from training_page import write_page
 from training_study import Study
 from training_vaes import VAE_SIZES, measure_size, with_short_training
 
-from absynth.certified import EXPLAINING
+from absynth.certified import EXPLAINING, EXPLAINING_BINARY
 from absynth.data import load_dataset
 from absynth.errors import AbsynthError
 from absynth.progress import progress_display
@@ -33,6 +34,7 @@ from absynth.progress import progress_display
 DOCS = Path(__file__).parents[1]
 NAMES: dict[str, Sequence[str]] = {
     "ideas": tuple(IDEAS),
+    "binary": tuple(BINARY_IDEAS),
     "vaes": tuple(VAE_SIZES),
     "nearest": tuple(NEAREST),
     "sizes": (),
@@ -87,6 +89,8 @@ def run_part(part: str, names: set[str], study: Study, records: Path, model: str
                 measure_samples(finished, study, records, progress)
         return
     shorter = with_short_training(study)
+    # from the VAEs of the recipe itself, which are trained longer than those of the other ideas
+    grey = Grey(replace(study, work=study.work / "binary", explaining=EXPLAINING_BINARY))
     for name in NAMES[part]:
         if name not in names:
             continue
@@ -94,6 +98,8 @@ def run_part(part: str, names: set[str], study: Study, records: Path, model: str
         with progress_display() as progress:
             if part == "ideas":
                 measure_idea(name, study, records, progress)
+            elif part == "binary":
+                measure_binary(name, grey, records, progress)
             elif part == "vaes":
                 measure_size(name, VAE_SIZES[name], shorter, records, progress)
             else:

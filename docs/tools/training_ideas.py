@@ -166,7 +166,7 @@ def measure_idea(name: str, study: Study, records: Path, progress: Progress) -> 
         model = settings.behind(Table(outcome.prototypes, outcome.offsets))
         figures = study.measure(model, progress)
         if idea.pixels:
-            figures["pixels"] = study.measure_pixels(model, progress)
+            figures["pixels"] = study.measure_norm(model, "l0", PIXELS, progress)
         return {"seconds": seconds, "loss": outcome.history[-1] if outcome.history else None, **figures}
 
     described = study.describe(

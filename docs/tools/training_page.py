@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
+from training_binary import BINARY_IDEAS, BINARY_SIZES
 from training_cells import number, percent, table
 from training_codebook import CODEBOOK_SIZES
 from training_figure import draw_samples, draw_sizes, read_sheet
@@ -17,6 +18,7 @@ from training_vaes import VAE_SIZES
 
 from absynth.errors import AbsynthError
 from absynth.files import write_text
+from absynth.report.tables import NAMES
 
 MEASURES = ("clean", "mean", "median", *(f"{size:g}" for size in SIZES))
 CALLED = {"untrained": "random training images", "trained": "trained"}
@@ -93,6 +95,27 @@ def pixels_table(folder: Path) -> str | None:
     return table(head, rows) if rows else None
 
 
+def binary_table(folder: Path) -> str | None:
+    """The ideas for binary input, or nothing where there are no records."""
+    rows = [
+        [
+            BINARY_IDEAS[name].difference,
+            percent(record["clean"], 2),
+            *(
+                percent(share)
+                for norm in BINARY_SIZES
+                for share in record["certified"][norm]["accuracy"].values()
+            ),
+            number(record["certified"]["l0"]["mean"], 2),
+            number(record["certified"]["l0"]["median"], 0),
+            minutes(record),
+        ]
+        for name, record in read_records(folder, BINARY_IDEAS).items()
+    ]
+    sizes = (f"{NAMES[norm]} {size:g}" for norm, sizes in BINARY_SIZES.items() for size in sizes)
+    return table(["what differs", "clean", *sizes, "L0 mean", "L0 median", "minutes"], rows) if rows else None
+
+
 def vaes_table(folder: Path) -> str | None:
     """The sizes of VAEs, or nothing where there are no records."""
     rows = [
@@ -145,6 +168,7 @@ def sizes_table(folder: Path) -> str | None:
 TABLES: dict[str, tuple[str, Callable[[Path], str | None]]] = {
     "ideas": ("ideas", ideas_table),
     "pixels": ("ideas", pixels_table),
+    "binary": ("binary", binary_table),
     "vaes": ("vaes", vaes_table),
     "nearest": ("nearest", nearest_table),
     "sizes": ("sizes", sizes_table),

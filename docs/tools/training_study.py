@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -32,6 +32,7 @@ from absynth.errors import AbsynthError
 from absynth.files import write_text
 from absynth.models.prototypes import PrototypeClassifier
 from absynth.models.vae import VAE, Decoder, Posterior
+from absynth.norms import Norm
 from absynth.progress import Progress
 from absynth.recipes import accuracy, codebook_latents
 from absynth.shapes import Images, Labels
@@ -192,22 +193,28 @@ class Study:
 
     def measure(self, model: nn.Module, progress: Progress) -> Record:
         """Clean accuracy on all images held out, and what is proven of some in L2, with every radius."""
-        rows, everyone = self.certified, self.held_out
+        rows = self.certified
         certificate = certify(model, self.images[rows], self.labels[rows], "l2", progress=progress)
-        clean = accuracy(model, self.images[everyone], self.labels[everyone], progress=progress)
         radii = [round(radius, 4) for radius in certificate.radius.tolist()]
         return {
-            "clean": clean,
-            "held_out": len(everyone),
+            **self.measure_clean(model, progress),
             "certified": {"images": len(rows), **certified_figures(certificate, SIZES)},
             "radii": radii,
         }
 
-    def measure_pixels(self, model: nn.Module, progress: Progress) -> Record:
-        """What is proven of the same images in L0."""
+    def measure_clean(self, model: nn.Module, progress: Progress) -> Record:
+        """Clean accuracy on all images held out."""
+        everyone = self.held_out
+        clean = accuracy(model, self.images[everyone], self.labels[everyone], progress=progress)
+        return {"clean": clean, "held_out": len(everyone)}
+
+    def measure_norm(
+        self, model: nn.Module, norm: Norm, sizes: Sequence[float], progress: Progress
+    ) -> Record:
+        """What is proven of the same images in another norm."""
         rows = self.certified
-        certificate = certify(model, self.images[rows], self.labels[rows], "l0", progress=progress)
-        return certified_figures(certificate, PIXELS)
+        certificate = certify(model, self.images[rows], self.labels[rows], norm, progress=progress)
+        return certified_figures(certificate, sizes)
 
     def describe(self, **others: Any) -> Record:
         """What a record is valid for, as JSON values: how it is measured, and what else there is to say."""

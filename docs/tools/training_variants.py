@@ -241,15 +241,20 @@ def autoencode(vaes: Sequence[VAE], pool: Images, count: int, entries: Int64[Ten
 
 
 def free_prototypes(study: Study, settings: CertifiedSettings, progress: Progress) -> Outcome:
-    """The prototypes of the finished codebook are learned themselves, within the box, and their offsets stay.
+    """The prototypes of the finished codebook are learned themselves."""
+    start = study.start(progress)
+    book = Decoded(start.decoders(), study.classes)
+    return learn_table(study, book.table(study.latents(start.posterior)), settings, progress)
+
+
+def learn_table(study: Study, codebook: Energies, settings: CertifiedSettings, progress: Progress) -> Outcome:
+    """The prototypes of a codebook are learned, within the box, and their offsets stay.
 
     Adam is the lazy one, which leaves prototypes alone that no pair of a step has.
     """
-    start = study.start(progress)
-    table, offsets = Decoded(start.decoders(), study.classes).table(study.latents(start.posterior))
-    prototypes = nn.Parameter(table.flatten(0, 1))
+    table, offsets = codebook
     shape = table.shape
-    del table
+    prototypes = nn.Parameter(table.flatten(0, 1))
     make = embed(prototypes, offsets.flatten())
 
     def source(chosen: Int64[Tensor, "some"], generator: torch.Generator) -> Offer:
