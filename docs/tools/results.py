@@ -93,8 +93,8 @@ MASKED = """
 `madry` needs a word of its own. Around most images its gradients vanish, so that attacks which follow them
 from there, old or new, find little or nothing in L2 and L0. What comes closest asks for decisions or scores
 alone (Boundary, Pointwise, the sparse search in L0) or walks along the boundary, where gradients are of use
-(Brendel-Bethge). More queries would bring its figures in these norms down further; the paper's are lower, for a network of its own and with
-other implementations.
+(Brendel-Bethge). More queries would bring its figures in these norms down further; the paper's are lower, for
+a network of its own and with other implementations.
 """
 
 
