@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from absynth.attacks.base import Attack
-from absynth.attacks.batch import Mask, choose, size
-from absynth.attacks.line_search import shrink
+from absynth.attacks.batch import Mask, size
+from absynth.attacks.line_search import ascend, shrink
 from absynth.attacks.noise import starting_points
 from absynth.attacks.target import Target, misclassified, temper
 from absynth.norms import Norm
@@ -68,7 +68,7 @@ class FoolboxAttack(Attack):
         """Asks foolbox for candidates and pulls them to the boundary."""
         candidates = images
         if self.epsilons is not None:
-            candidates = self._with_epsilons(target, images)
+            candidates, _ = ascend(target, images, self.epsilons, self._ask)
         elif self.needs_start:
             points, success = starting_points(target, images, START_LEVELS, self.bisections)
             rows = success.nonzero().squeeze(1)
@@ -80,19 +80,6 @@ class FoolboxAttack(Attack):
             candidates = self._ask(target, images, epsilon=None)
         success = target.is_adversarial(candidates)
         return shrink(target, images, candidates, success, self.bisections)
-
-    def _with_epsilons(self, target: Target, images: Images) -> Images:
-        candidates, found = images, torch.zeros_like(target.labels, dtype=torch.bool)
-        for epsilon in sorted(self.epsilons or ()):
-            rows = (~found).nonzero().squeeze(1)
-            if len(rows) == 0:
-                break
-            part = target.select(rows)
-            tried = self._ask(part, images[rows], epsilon=epsilon)
-            success = part.is_adversarial(tried)
-            candidates = candidates.index_copy(0, rows, choose(success, tried, images[rows]))
-            found = found.index_copy(0, rows, success)
-        return candidates
 
     def _ask(self, target: Target, images: Images, epsilon: float | None, **options: Tensor) -> Images:
         with quiet_foolbox():

@@ -6,17 +6,14 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import nn
 
-from absynth.attacks.base import Attack
-from absynth.attacks.batch import choose
-from absynth.attacks.line_search import shrink
+from absynth.attacks.base import Attack, require
+from absynth.attacks.line_search import ascend, shrink
 from absynth.attacks.target import Target, connect, temper
-from absynth.errors import AbsynthError
 from absynth.norms import Norm
 from absynth.shapes import Images, Logits
 
@@ -74,21 +71,8 @@ class AutoAttack(Attack):
         Raises:
             AbsynthError: If pyautoattack is not installed.
         """
-        if find_spec("pyautoattack") is None:
-            raise AbsynthError(
-                f"The attack '{self.name}' needs pyautoattack, which is missing; "
-                "pip install 'absynth[attacks]'."
-            )
-        candidates, found = images.clone(), torch.zeros_like(target.labels, dtype=torch.bool)
-        for epsilon in self._sizes():
-            rows = (~found).nonzero().squeeze(1)
-            if len(rows) == 0:
-                break
-            part = target.select(rows)
-            tried = self._ask(part, images[rows], epsilon)
-            success = part.is_adversarial(tried)
-            candidates = candidates.index_copy(0, rows, choose(success, tried, images[rows]))
-            found = found.index_copy(0, rows, success)
+        require("pyautoattack", self.name)
+        candidates, found = ascend(target, images, self._sizes(), self._ask)
         return shrink(target, images, candidates, found, self.bisections)
 
     def _ask(self, target: Target, images: Images, epsilon: float) -> Images:

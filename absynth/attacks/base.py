@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -145,6 +146,18 @@ def verify(target: Target, images: Images, candidates: Images) -> tuple[Images, 
         if found.all():
             break
     return verified, found
+
+
+def require(package: str, attack: str) -> None:
+    """Sees that a package which only some attacks need is there.
+
+    Raises:
+        AbsynthError: If it is not installed.
+    """
+    if find_spec(package) is None:
+        raise AbsynthError(
+            f"The attack '{attack}' needs {package}, which is missing; pip install 'absynth[attacks]'."
+        )
 
 
 def check_batch(images: Tensor, labels: Tensor) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 from absynth.attacks.adapter import FoolboxAttack, foolbox_class
-from absynth.attacks.base import Attack
+from absynth.attacks.base import Attack, require
 from absynth.attacks.target import Target
-from absynth.errors import AbsynthError
 from absynth.norms import Norm
 from absynth.shapes import Images
 
@@ -59,10 +57,7 @@ class BrendelBethge(Attack):
         Raises:
             AbsynthError: If numba is not installed.
         """
-        if find_spec("numba") is None:
-            raise AbsynthError(
-                f"The attack '{self.name}' needs numba, which is missing; pip install 'absynth[attacks]'."
-            )
+        require("numba", self.name)
         make = foolbox_class(
             CLASSES[self.norm],
             steps=self.steps,

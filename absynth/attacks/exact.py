@@ -10,9 +10,6 @@ from torch import nn
 
 from absynth.attacks.base import Attack
 from absynth.attacks.target import Target
-from absynth.certify import certify
-from absynth.certify.codebook import find_prototypes
-from absynth.certify.front import GREY
 from absynth.norms import Norm
 from absynth.shapes import Images
 
@@ -39,11 +36,16 @@ class ExactSearch(Attack):
 
     def applies_to(self, model: nn.Module) -> bool:
         """Whether the model decides by prototypes, with neither a threshold nor a clamp in front."""
+        from absynth.certify.codebook import find_prototypes
+        from absynth.certify.front import GREY
+
         found = find_prototypes(model)
         return found is not None and found[1] == GREY
 
     def run(self, target: Target, images: Images) -> Images:
         """Certifies the images."""
+        from absynth.certify import certify
+
         target.count()
         adversarials = certify(target.model, images, target.labels, self.norm, exact=True).adversarials
         assert adversarials is not None

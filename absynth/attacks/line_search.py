@@ -1,8 +1,8 @@
-"""Moving an adversarial back towards the clean image as far as it stays one."""
+"""Moving an adversarial back towards the clean image as far as it stays one, and sizes to look for it at."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from absynth.attacks.target import Target
 from absynth.shapes import Images
 
 Path = Callable[[Scalars], Images]
+Ask = Callable[[Target, Images, float], Images]
+"""What an attack of a given size answers for some images."""
 
 
 @torch.no_grad()
@@ -62,3 +64,28 @@ def shrink(target: Target, images: Images, adversarials: Images, success: Mask, 
     # clean + 1 · (far − clean) need not round to far: what was never moved stays as it was
     result[rows] = choose(position < 1, path(position), far)
     return result
+
+
+def ascend(target: Target, images: Images, sizes: Iterable[float], ask: Ask) -> tuple[Images, Mask]:
+    """Tries an attack of a given size at several, each on the images that no smaller one fooled.
+
+    Args:
+        target: The model with the labels.
+        images: The clean images.
+        sizes: In any order.
+        ask: The attack.
+
+    Returns:
+        The adversarials, the clean image where there is none, and where there is one.
+    """
+    candidates, found = images, torch.zeros_like(target.labels, dtype=torch.bool)
+    for size in sorted(sizes):
+        rows = (~found).nonzero().squeeze(1)
+        if len(rows) == 0:
+            break
+        part = target.select(rows)
+        tried = ask(part, images[rows], size)
+        success = part.is_adversarial(tried)
+        candidates = candidates.index_copy(0, rows, choose(success, tried, images[rows]))
+        found = found.index_copy(0, rows, success)
+    return candidates, found

@@ -1,4 +1,4 @@
-"""A random search for few pixels: Sparse-RS, in the manner of Sparse-RS."""
+"""A random search for few pixels: exchanges in the manner of Sparse-RS."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from torch.nn import functional
 
 from absynth.attacks.base import Attack
 from absynth.attacks.batch import choose
-from absynth.attacks.noise import NoiseAttack
-from absynth.attacks.pointwise import reset_pixels
+from absynth.attacks.pointwise import Pointwise
 from absynth.attacks.target import Target, margin_loss
 from absynth.norms import Norm
 from absynth.shapes import Images
@@ -56,10 +55,9 @@ class SparseSearch(Attack):
     @torch.no_grad()
     def run(self, target: Target, images: Images) -> Images:
         """Takes back noise, and then exchanges what is left of it."""
-        noise = NoiseAttack(self.name, "l0", "salt-and-pepper", draws=self.draws, bisections=4)
-        start = noise.weakest(target, images)
-        best = reset_pixels(target, images, start.images, start.success, self.start_queries)
-        rows = start.success.nonzero().squeeze(1)
+        start = Pointwise(self.name, "l0", draws=self.draws, max_queries=self.start_queries)
+        best, success = start.descend(target, images, torch.full_like(images[:, 0, 0, 0], torch.inf))
+        rows = success.nonzero().squeeze(1)
         if len(rows) == 0:
             return images
         return best.index_copy(0, rows, self._search(target.select(rows), images[rows], best[rows]))

@@ -20,7 +20,7 @@ def small_network(classes: int) -> nn.Sequential:
 
 
 def test_without_its_package_it_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("absynth.attacks.auto_attack.find_spec", lambda name: None)
+    monkeypatch.setattr("absynth.attacks.base.find_spec", lambda name: None)
     model, images = small_network(2), torch.rand(2, 1, 5, 5)
     with pytest.raises(AbsynthError, match=r"pip install 'absynth\[attacks\]'"):
         find_attack("auto-attack", "l2", "extra")(model, images, model(images).argmax(dim=1))

@@ -14,7 +14,7 @@ from absynth.errors import AbsynthError
 
 
 def test_without_numba_it_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("absynth.attacks.brendel_bethge.find_spec", lambda name: None)
+    monkeypatch.setattr("absynth.attacks.base.find_spec", lambda name: None)
     model = nn.Sequential(nn.Flatten(), nn.Linear(9, 2))
     images = torch.rand(2, 1, 3, 3)
     with pytest.raises(AbsynthError, match=r"pip install 'absynth\[attacks\]'"):
