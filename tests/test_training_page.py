@@ -20,6 +20,7 @@ from absynth.data.split import Validation
 from absynth.errors import AbsynthError
 from absynth.evaluate.certification import CertificateRecord, write_certificates
 from absynth.inference import CodebookABS
+from absynth.models.cnn import Binarized
 from absynth.models.front import Clamped
 from absynth.models.pretrained import PretrainedModel
 from absynth.models.vae import Decoder
@@ -384,7 +385,8 @@ def test_the_page_has_what_was_measured(
     monkeypatch.setattr(tools.page, "CODEBOOK_SIZES", (10, 50))
     tools.codebook.measure_sizes(loaded, study, records / "sizes", progress)
     loaded = tools.codebook.load_held_out(model, study)
-    record = tools.codebook.measure_samples(loaded, study, records / "samples", progress)
+    folder = records / "samples" / tools.codebook.sheet_name(loaded)
+    record = tools.codebook.measure_samples(loaded, study, folder, progress)
     assert set(record["confidence"]) == {"digits", "noise", "permuted"}
     assert len(record["shown"]["noise"]) == 3
     markers = "\n".join(f"<!-- {name} -->\nold {name}\n<!-- /{name} -->" for name in tools.page.TABLES)
@@ -406,6 +408,26 @@ def test_the_page_has_what_was_measured(
     page.write_text(f"# Title\n\n{markers}\n".replace("<!-- /sizes -->", ""))
     with pytest.raises(AbsynthError, match="needs the markers <!-- sizes --> and <!-- /sizes -->"):
         tools.page.write_page(page, records, tmp_path / "images")
+
+
+def test_samples_of_a_model_for_black_and_white_images_are_drawn_apart(
+    tools: SimpleNamespace, study: Any, model: Path, progress: Progress, tmp_path: Path
+) -> None:
+    grey = tools.codebook.load_held_out(model, study)
+    binary = tmp_path / "binary"
+    validation = {"share": study.validation.share, "seed": study.validation.seed}
+    Binarized(tools.codebook.codebook_of(grey)).save_pretrained(binary, {"validation": validation})
+    with pytest.raises(AbsynthError, match="is for black and white images"):
+        tools.codebook.load_held_out(binary, study)
+    records, page = tmp_path / "records", tmp_path / "page.md"
+    for loaded in (grey, tools.codebook.load_held_out(binary, study, binary=True)):
+        folder = records / "samples" / tools.codebook.sheet_name(loaded)
+        record = tools.codebook.measure_samples(loaded, study, folder, progress)
+        assert record["settings"].get("binary", False) == (loaded is not grey)
+    page.write_text("\n".join(f"<!-- {name} -->\n<!-- /{name} -->" for name in tools.page.TABLES))
+    tools.page.write_page(page, records, tmp_path / "images")
+    drawn = sorted(path.name for path in (tmp_path / "images").glob("*.png"))
+    assert drawn == ["certified-binary-samples.png", "certified-samples.png"]
 
 
 def test_what_is_proven_of_test_images_is_counted_from_the_radii(

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from training_binary import BINARY_IDEAS, Grey, measure_binary
-from training_codebook import load_held_out, measure_samples, measure_sizes
+from training_codebook import load_held_out, measure_samples, measure_sizes, sheet_name
 from training_ideas import IDEAS, measure_idea
 from training_nearest import NEAREST, measure_nearest
 from training_page import write_page
@@ -80,13 +80,13 @@ def run_part(part: str, names: set[str], study: Study, records: Path, model: str
         if model is None:
             raise AbsynthError(f"The part '{part}' looks at a finished model; name one with --model.")
         with progress_display() as progress:
-            finished = load_held_out(model, study)
+            finished = load_held_out(model, study, binary=part == "samples")
             if part == "sizes":
                 # more latents than are stored come from encoders like the model's own
                 whole = replace(study, work=study.work / "whole", explaining=EXPLAINING)
                 measure_sizes(finished, whole, records, progress)
             else:
-                measure_samples(finished, study, records, progress)
+                measure_samples(finished, study, records / sheet_name(finished), progress)
         return
     shorter = with_short_training(study)
     # from the VAEs of the recipe itself, which are trained longer than those of the other ideas

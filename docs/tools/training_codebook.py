@@ -15,6 +15,7 @@ from absynth.certified import certified_figures
 from absynth.certify import certify
 from absynth.errors import AbsynthError
 from absynth.inference import CodebookABS
+from absynth.models.cnn import Binarized
 from absynth.models.confidence import logits_to_probabilities
 from absynth.models.front import Clamped, seen_by, unwrap
 from absynth.progress import Progress
@@ -33,19 +34,20 @@ BATCH = 256
 """Images classified together."""
 
 
-Finished = CodebookABS | Clamped
-"""A certified model for grey images."""
+Finished = CodebookABS | Clamped | Binarized
+"""A certified model."""
 
 
-def load_held_out(model: str | Path, study: Study) -> Finished:
+def load_held_out(model: str | Path, study: Study, *, binary: bool = False) -> Finished:
     """A finished certified model that was trained without the images that the study measures on.
 
     Args:
         model: Its folder, or a name that :func:`absynth.load` knows.
         study: What is measured on.
+        binary: Whether it may stand behind a threshold.
 
     Raises:
-        AbsynthError: If it is no codebook for grey images, or was trained on these images.
+        AbsynthError: If it is no such codebook, or was trained on these images.
     """
     known = read_validation(model_folder(model))
     if not bool(torch.isin(study.certified, known.split(study.labels)[1]).all()):
@@ -55,12 +57,14 @@ def load_held_out(model: str | Path, study: Study) -> Finished:
         )
     loaded = absynth.load(model)
     if not isinstance(unwrap(loaded), CodebookABS) or not isinstance(loaded, Finished):
-        raise AbsynthError(f"The model '{model}' has no codebook of decoded latents for grey images.")
+        raise AbsynthError(f"The model '{model}' has no codebook of decoded latents.")
+    if isinstance(loaded, Binarized) and not binary:
+        raise AbsynthError(f"The model '{model}' is for black and white images; name one for grey ones.")
     return loaded
 
 
 def codebook_of(model: Finished) -> CodebookABS:
-    """The codebook of a finished model, behind the clamp if there is one."""
+    """The codebook of a finished model, behind what stands in front of it."""
     inner = unwrap(model)
     assert isinstance(inner, CodebookABS)
     return inner
@@ -73,7 +77,13 @@ def identify(model: Finished) -> Record:
         "model": fingerprint(codebook.latents, *codebook.decoders.state_dict().values()),
         "tail": model.tail if isinstance(model, Clamped) else 0.0,
         "prior_weight": codebook.prior_weight,
+        **({"binary": True} if isinstance(model, Binarized) else {}),
     }
+
+
+def sheet_name(model: Finished) -> str:
+    """What the samples of a finished model are kept and drawn under."""
+    return "certified-binary-samples" if isinstance(model, Binarized) else "certified-samples"
 
 
 def measure_sizes(model: Finished, study: Study, records: Path, progress: Progress) -> list[Record]:

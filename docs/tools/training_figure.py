@@ -76,16 +76,16 @@ def read_sheet(path: Path, classes: int) -> Sheet:
     return Sheet(*tiles.permute(0, 2, 1, 3)[:, :, None])
 
 
-def draw_samples(sheet: Sheet, noise: Sequence[float], permuted: Sequence[float], folder: Path) -> None:
-    """Writes certified-samples.svg and certified-samples.png.
+def draw_samples(sheet: Sheet, noise: Sequence[float], permuted: Sequence[float], path: Path) -> None:
+    """Writes a picture twice, with .svg and with .png.
 
     Args:
         sheet: What to draw.
         noise: Confidence on each image of noise.
         permuted: Confidence on each digit with its pixels in another order.
-        folder: Where to.
+        path: Where to, without an ending.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     columns = LEFT + len(sheet.digits)
     with picture_style():
         figure, axes = image_sheet(columns, len(ROWS) + 2 * BELOW, WIDTH)
@@ -99,7 +99,7 @@ def draw_samples(sheet: Sheet, noise: Sequence[float], permuted: Sequence[float]
                 axes.text(LEFT + place + 0.5, top + 1.02, f"{number:.0%}", ha="center", va="top", fontsize=6)
             top += 1 + (BELOW if numbers else 0)
         finish_sheet(axes, columns, len(ROWS) + 2 * BELOW)
-        save_picture(figure, folder, "certified-samples")
+        save_picture(figure, path.parent, path.name)
 
 
 def draw_sizes(records: Mapping[int, Mapping[str, Any]], folder: Path) -> None:

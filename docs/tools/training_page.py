@@ -219,8 +219,7 @@ def write_page(page: Path, records: Path, pictures: Path) -> None:
     write_text(page, text)
     if sizes := read_records(records / "sizes", map(str, CODEBOOK_SIZES)):
         draw_sizes({int(count): record for count, record in sizes.items()}, pictures)
-    known = records / "samples" / "samples.json"
-    if known.exists():
+    for known in sorted((records / "samples").glob("*/samples.json")):
         shown = read_record(known)["shown"]
         sheet = read_sheet(known.with_name("sheet.png"), len(shown["noise"]))
-        draw_samples(sheet, shown["noise"], shown["permuted"], pictures)
+        draw_samples(sheet, shown["noise"], shown["permuted"], pictures / known.parent.name)
