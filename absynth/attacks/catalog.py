@@ -9,6 +9,7 @@ from absynth.attacks.adapter import FoolboxAttack, foolbox_class
 from absynth.attacks.auto_attack import AutoAttack
 from absynth.attacks.base import Attack
 from absynth.attacks.brendel_bethge import BrendelBethge
+from absynth.attacks.corners import CornerSearch
 from absynth.attacks.exact import ExactSearch
 from absynth.attacks.fast_minimum_norm import FastMinimumNorm
 from absynth.attacks.gradient_descent import FastGradient, ProjectedGradient
@@ -160,11 +161,12 @@ def _l0(strong: bool) -> tuple[Attack, ...]:
 
 def _pointwise(norm: Norm, strong: bool) -> Pointwise:
     # for L2 and L1 there is a second search of at most as many queries
-    quick_queries = 300 if norm == "l0" else 150
+    quick_queries = 200 if norm == "l0" else 100
     return Pointwise(
         "pointwise",
         norm,
         repetitions=10 if strong else 1,
+        exchanges=300 if strong else 150,
         max_queries=2000 if strong else quick_queries,
     )
 
@@ -196,7 +198,7 @@ def _broad(norm: Norm) -> tuple[Attack, ...]:
     if norm == "l2":
         more.append(_carlini_wagner(strong=False))
     if norm == "l0":
-        more.append(SparseSearch("sparse-search", queries=300, start_queries=100))
+        more.append(SparseSearch("sparse-search", queries=300, thinning=100, start_queries=100))
     return (*_quick(norm), *more)
 
 
@@ -249,6 +251,8 @@ def _extra(norm: Norm) -> tuple[Attack, ...]:
         attacks += [AutoAttack("auto-attack", norm), ExactSearch("exact", norm)]
     if norm in ("l2", "linf"):
         attacks.append(_hop_skip_jump(norm))
+    if norm == "l0":
+        attacks.append(CornerSearch("corner-search"))
     return tuple(attacks)
 
 

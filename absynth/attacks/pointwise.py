@@ -1,4 +1,4 @@
-"""The Pointwise attack, batched: salt-and-pepper noise of which pixel after pixel is taken back."""
+"""The Pointwise attack, batched: salt-and-pepper noise that is thinned, and taken back pixel after pixel."""
 
 from __future__ import annotations
 
@@ -6,49 +6,63 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from absynth.attacks.base import Attack
 from absynth.attacks.batch import Counts, Mask, Scalars, choose, size
 from absynth.attacks.line_search import bisect, shrink
-from absynth.attacks.noise import NoiseAttack
+from absynth.attacks.noise import escalate
 from absynth.attacks.target import Target
 from absynth.norms import Norm
 from absynth.shapes import Images
 
+Pixels = Bool[Tensor, "row pixel"]
+
 ROWS_AT_ONCE = 64
 """Repetitions of images that go through the model together: more leave less to learn from those before."""
+
+SWEEPS = 5
+"""How often noise of all strengths is tried before an image is given up."""
+
+FIRST_SHARE = 0.2
+"""Of the perturbed pixels, set back in the first exchange."""
+WIDER, NARROWER = 1.25, 0.93
+"""What an exchange that succeeds and one that fails make of that share: a quarter succeed in balance."""
+REPLACED = 0.8
+"""For each pixel set back, how many others are perturbed instead."""
+BLAME = 2.0
+"""How much a pixel is put off by a failed exchange of its own, in units of the range of the random order."""
 
 
 @dataclass(frozen=True)
 class Pointwise(Attack):
     """The Pointwise attack (Schott et al. 2019, arXiv 1805.09190, section 5, "Pointwise attack").
 
-    Starts from the weakest salt-and-pepper noise of several draws and greedily sets pixels back to their
-    clean value while the image stays adversarial, until no pixel can be set back. Only decisions are used.
-    Where the original tries one pixel a query, :func:`reset_pixels` tries groups. For L2 and L1 the values
-    that remain are then moved towards the clean ones, either all together or one by one, whichever ends
-    closer.
+    Starts from salt-and-pepper noise and greedily sets pixels back to their clean value while the image stays
+    adversarial, until no pixel can be set back. Only decisions are used. Before that, :func:`thin_noise`
+    exchanges pixels of the noise for fewer others, and where the original tries one pixel a query,
+    :func:`reset_pixels` tries groups: both save queries, and the first also ends with fewer pixels. For L2
+    and L1 the values that remain are then moved towards the clean ones, either all together or one by one,
+    whichever ends closer.
 
     Attributes:
         name: Name in suites and records.
         norm: L0, L1 or L2.
         repetitions: Starts from different noise, of which the best is kept; the paper used 10.
-        levels: Strengths of the starting noise, evenly spaced, at which its first draw is searched.
-        draws: Further draws of the starting noise, which cost about two queries each. A weak start saves more
-            queries than it costs and ends with fewer pixels.
-        bisections: Queries for weakening a draw that is better than those before.
-        max_queries: The most queries of one repetition after its start. An image that has used them up may
-            keep a pixel that could be set back.
+        levels: Strengths of the starting noise, evenly spaced, at which it is searched.
+        bisections: Queries for weakening it.
+        exchanges: The most queries for thinning it.
+        max_queries: The most queries of one repetition after that. An image that has used them up may keep a
+            pixel that could be set back.
     """
 
     name: str
     norm: Norm
     repetitions: int = 10
     levels: int = 10
-    draws: int = 20
     bisections: int = 4
+    exchanges: int = 300
     max_queries: int = 1000
 
     @property
@@ -57,8 +71,8 @@ class Pointwise(Attack):
         return {
             "repetitions": self.repetitions,
             "levels": self.levels,
-            "draws": self.draws,
             "bisections": self.bisections,
+            "exchanges": self.exchanges,
             "max_queries": self.max_queries,
         }
 
@@ -80,17 +94,12 @@ class Pointwise(Attack):
 
     def descend(self, target: Target, images: Images, best_size: Scalars) -> tuple[Images, Mask]:
         """One repetition for each image, given the size of the best perturbation of those before."""
-        noise = NoiseAttack(
-            self.name,
-            "l0",
-            "salt-and-pepper",
-            levels=self.levels,
-            draws=self.draws,
-            bisections=self.bisections,
+        start = escalate(
+            target, images, "salt-and-pepper", self.levels, bisections=self.bisections, sweeps=SWEEPS
         )
-        start = noise.weakest(target, images)
+        thinned = thin_noise(target, images, start.images, start.success, self.exchanges)
         limit = best_size if self.norm == "l0" else None
-        points = reset_pixels(target, images, start.images, start.success, self.max_queries, limit=limit)
+        points = reset_pixels(target, images, thinned, start.success, self.max_queries, limit=limit)
         if self.norm != "l0":
             single = move_pixels(target, images, points, start.success, self.max_queries)
             together = shrink(target, images, points, start.success, steps=10)
@@ -120,7 +129,7 @@ class _Queue:
     group: Counts
 
     @classmethod
-    def shuffled(cls, perturbed: Bool[Tensor, "row pixel"], rows: Counts) -> _Queue:
+    def shuffled(cls, perturbed: Pixels, rows: Counts) -> _Queue:
         """A queue of all perturbed pixels in random order."""
         remaining = perturbed.sum(dim=1)
         order = (
@@ -158,6 +167,61 @@ class _Queue:
         # a pixel that was once needed alone is rarely free later: it is never risked in a group
         group = torch.minimum(wanted, untried).clamp(min=1)
         return _Queue(self.rows, self.pixels.gather(1, source), left, untried, rejected, group)
+
+
+@torch.no_grad()
+def thin_noise(
+    target: Target, images: Images, adversarials: Images, success: Mask, max_queries: int
+) -> Images:
+    """Exchanges perturbed pixels for fewer others while the images stay adversarial.
+
+    A trial sets some random pixels back and fewer random others to black or white, and is kept if it fools
+    the model. How many at once is learned for each image: more after a success, fewer after a failure. It
+    also remembers which pixels took part in trials that failed, and tries others first. An image is finished
+    when less than half a pixel would be set back. Unlike pixels that are only ever set back, those that
+    remain are the better ones of many more that were tried.
+
+    Args:
+        target: The model with the labels.
+        images: The clean images.
+        adversarials: Adversarials where ``success`` is set.
+        success: Which images to work on; the others are returned as they are.
+        max_queries: Trials of each image at most.
+
+    Returns:
+        Adversarials with at most as many perturbed pixels.
+    """
+    shape = adversarials.shape
+    clean, current = images.flatten(2), adversarials.flatten(2).clone()
+    share = torch.full_like(clean[:, 0, 0], FIRST_SHARE)
+    blame = torch.zeros_like(clean[:, 0])
+    rows = success.nonzero().squeeze(1)
+    for _ in range(max_queries):
+        perturbed = (current != clean).any(dim=1)
+        wanted = share * perturbed.sum(dim=1)
+        rows = rows[wanted[rows] >= 0.5]
+        if len(rows) == 0:
+            break
+        here, goal, size_back = current[rows], clean[rows], wanted[rows].round().clamp(min=1)
+        size_new = (REPLACED * size_back + torch.rand_like(size_back)).floor().clamp(max=size_back - 1)
+        colours = (torch.rand_like(blame[rows]) < 0.5).to(here.dtype)[:, None].expand_as(here)
+        order = torch.rand_like(blame[rows]) + BLAME * blame[rows]
+        back = _first(order, perturbed[rows], size_back)
+        new = _first(order, ~perturbed[rows] & (colours != goal).any(dim=1), size_new)
+        trial = torch.where(back[:, None], goal, torch.where(new[:, None], colours, here))
+        fooled = target.select(rows).is_adversarial(trial.view(-1, *shape[1:]))
+        current[rows[fooled]] = trial[fooled]
+        share[rows] *= torch.where(fooled, WIDER, NARROWER)
+        share.clamp_(max=0.5)
+        failed = (~fooled)[:, None] & (back | new)
+        blame[rows] += failed / size_back[:, None]
+    return current.view(shape)
+
+
+def _first(order: Float[Tensor, "row pixel"], among: Pixels, counts: Scalars) -> Pixels:
+    """The pixels that come first in an order among those given, as many as ``counts`` says for each row."""
+    places = order.masked_fill(~among, torch.inf).argsort(dim=1).argsort(dim=1)
+    return among & (places < counts[:, None])
 
 
 @torch.no_grad()

@@ -6,18 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 from torch.nn import functional
 
 from absynth.attacks.base import Attack
 from absynth.attacks.batch import choose
-from absynth.attacks.pointwise import Pointwise
+from absynth.attacks.pointwise import Pixels, Pointwise
 from absynth.attacks.target import Target, margin_loss
 from absynth.norms import Norm
 from absynth.shapes import Images
-
-Pixels = Bool[Tensor, "batch pixel"]
 
 LEAST_CHANGE = 0.01
 """A pixel this close to 0 or 1 is only ever set to the other."""
@@ -29,33 +25,33 @@ class SparseSearch(Attack):
 
     In the manner of Sparse-RS (Croce et al. 2022, arXiv 2006.12834): some pixels are set to 0 or 1, one after
     the other is exchanged for a random one elsewhere, and an exchange that does not lower the margin is kept.
-    There the number of pixels is given and many are exchanged at first; here the search starts from what is
-    left of salt-and-pepper noise, and goes on with one pixel less whenever it fools the model. Where
-    gradients vanish, it finds fewer pixels than attacks that follow them.
+    There the number of pixels is given and many are exchanged at first; here the search starts from what the
+    Pointwise attack leaves of salt-and-pepper noise, and goes on with one pixel less whenever it fools the
+    model. Where gradients vanish, it finds fewer pixels than attacks that follow them.
 
     Attributes:
         name: Name in suites and records.
         norm: L0.
         queries: Exchanges.
-        draws: Of salt-and-pepper noise, the weakest of which is the start.
+        thinning: Queries for thinning the noise at the start.
         start_queries: For taking back its pixels.
     """
 
     name: str
     queries: int = 3000
-    draws: int = 20
+    thinning: int = 300
     start_queries: int = 200
     norm: Norm = field(default="l0", init=False)
 
     @property
     def settings(self) -> dict[str, Any]:
         """All but name and norm."""
-        return {"queries": self.queries, "draws": self.draws, "start_queries": self.start_queries}
+        return {"queries": self.queries, "thinning": self.thinning, "start_queries": self.start_queries}
 
     @torch.no_grad()
     def run(self, target: Target, images: Images) -> Images:
         """Takes back noise, and then exchanges what is left of it."""
-        start = Pointwise(self.name, "l0", draws=self.draws, max_queries=self.start_queries)
+        start = Pointwise(self.name, "l0", exchanges=self.thinning, max_queries=self.start_queries)
         best, success = start.descend(target, images, torch.full_like(images[:, 0, 0, 0], torch.inf))
         rows = success.nonzero().squeeze(1)
         if len(rows) == 0:

@@ -23,7 +23,7 @@ def suite_attacks(suite: str, norm: str) -> tuple[Attack, ...]:
     more steps and restarts, and attacks that take longer or use what only some models have. "paper" has the
     attacks of Table 1 of Schott et al. 2019 (arXiv 1805.09190), in L2, Linf and L0; the transfer among them
     has the shipped CNN as its substitute, so that models for other data than MNIST go without it. "extra"
-    has what needs the packages of ``absynth[attacks]`` or thousands of decisions more, and the exact search
+    has what needs the packages of ``absynth[attacks]`` or tens of thousands of queries, and the exact search
     for models that decide by prototypes.
 
     Args:

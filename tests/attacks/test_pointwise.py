@@ -8,8 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from absynth.attacks.pointwise import Pointwise, move_pixels, reset_pixels
+import absynth
+from absynth.attacks.noise import escalate
+from absynth.attacks.pointwise import Pointwise, move_pixels, reset_pixels, thin_noise
 from absynth.attacks.target import Target
+from absynth.data import load_dataset
 from absynth.norms import distance
 
 SIDE = 6
@@ -43,7 +46,7 @@ def test_no_single_pixel_can_be_reset(seed: int, images_seed: int, count: int) -
     images = torch.rand(count, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(images_seed))
     with torch.no_grad():
         labels = model(images).argmax(dim=1)
-        result = Pointwise("pointwise", "l0", repetitions=2, draws=3)(model, images, labels, seed=seed)
+        result = Pointwise("pointwise", "l0", repetitions=2)(model, images, labels, seed=seed)
         found = result.success
         assert resettable(model, images[found], result.adversarials[found], labels[found]) == 0
 
@@ -76,6 +79,37 @@ def test_group_testing_finds_the_one_needed_pixel_in_few_queries() -> None:
     assert target.queries[2] == 0
 
 
+@settings(max_examples=15)
+@given(seed=st.integers(0, 10**6), channels=st.sampled_from([1, 3]), queries=st.integers(0, 60))
+def test_thinned_noise_is_still_noise_that_fools_the_model(seed: int, channels: int, queries: int) -> None:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(channels * SIDE * SIDE, 3)).requires_grad_(False)
+    images = torch.rand(6, channels, SIDE, SIDE)
+    target = Target(model, model(images).argmax(dim=1))
+    start = escalate(target, images, "salt-and-pepper", levels=4)
+    asked = target.queries.clone()
+    thinned = thin_noise(target, images, start.images, start.success, queries)
+    assert (target.queries - asked <= queries * start.success).all()
+    assert target.is_adversarial(thinned)[start.success].all()
+    assert torch.equal(thinned[~start.success], start.images[~start.success])
+    assert (distance(images, thinned, "l0") <= distance(images, start.images, "l0")).all()
+    changed = thinned != images
+    assert ((thinned[changed] == 0) | (thinned[changed] == 1)).all()
+    # a pixel is perturbed in all channels alike
+    values = torch.where(changed.any(dim=1, keepdim=True), thinned, 0.0)
+    assert torch.equal(values, values[:, :1].expand_as(values))
+
+
+def test_thinning_saves_pixels_for_few_queries() -> None:
+    images, labels = (values[:40] for values in load_dataset("mnist", "test"))
+    model = absynth.load("cnn")
+    plain = Pointwise("pointwise", "l0", repetitions=1, exchanges=0)(model, images, labels)
+    thinned = Pointwise("pointwise", "l0", repetitions=1)(model, images, labels)
+    both = plain.success & thinned.success
+    assert thinned.distances[both].mean() < 0.8 * plain.distances[both].mean()
+    assert thinned.queries[both].double().mean() < 1.5 * plain.queries[both].double().mean()
+
+
 def test_queries_are_limited() -> None:
     images, adversarials = torch.zeros(2, 1, 20, 20), torch.ones(2, 1, 20, 20)
     target = Target(OnePixel(), torch.zeros(2, dtype=torch.int64))
@@ -99,8 +133,8 @@ def test_more_repetitions_come_closer(norm: str) -> None:
     model = wiggly_model(3)
     images = torch.rand(8, 1, SIDE, SIDE)
     labels = model(images).argmax(dim=1)
-    once = Pointwise("pointwise", norm, repetitions=1, draws=2)(model, images, labels)
-    often = Pointwise("pointwise", norm, repetitions=8, draws=2)(model, images, labels)
+    once = Pointwise("pointwise", norm, repetitions=1)(model, images, labels)
+    often = Pointwise("pointwise", norm, repetitions=8)(model, images, labels)
     assert often.distances.nan_to_num(posinf=99).mean() < once.distances.nan_to_num(posinf=99).mean()
     assert often.queries.sum() > 4 * once.queries.sum()
 

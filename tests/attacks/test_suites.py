@@ -49,11 +49,11 @@ def test_strong_has_all_attacks_of_quick() -> None:
         assert [single.name for single in quick] == [single.name for single in strong][: len(quick)]
 
 
-FURTHER = {"brendel-bethge", "auto-attack", "exact"}
-"""What needs further packages, or prototypes."""
+FURTHER = {"brendel-bethge", "auto-attack", "exact", "corner-search"}
+"""What needs further packages, prototypes, or tens of thousands of queries an image."""
 
 
-def test_broad_has_every_kind_of_attack_but_those_of_further_packages() -> None:
+def test_broad_has_every_kind_of_attack_but_what_needs_more() -> None:
     for norm in NORMS:
         broad = {single.name for single in suite_attacks("broad", norm)}
         assert broad >= {single.name for single in suite_attacks("quick", norm)}
