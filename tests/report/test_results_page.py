@@ -1,15 +1,22 @@
 """docs/results.md is what the kept records say."""
 
+import json
 import shutil
+from itertools import product
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from absynth.attacks import find_attack
+from absynth.evaluate.config import read_preset
+from absynth.evaluate.tasks import choose_images
 from absynth.report.results import read_results
 
 TOOLS = Path(__file__).parents[2] / "docs" / "tools"
+ELSEWHERE = {"fashion-mnist", "fast-search"}
+"""Run files whose results are on other pages."""
 
 
 def test_the_results_page_is_made_from_the_records_that_are_kept(monkeypatch):
@@ -17,6 +24,28 @@ def test_the_results_page_is_made_from_the_records_that_are_kept(monkeypatch):
     from results import KEPT, PAGE, results_page
 
     assert PAGE.read_text(encoding="utf-8") == results_page(read_results(KEPT))
+
+
+def test_the_run_files_say_what_was_run(monkeypatch):
+    monkeypatch.syspath_prepend(TOOLS)
+    from results import KEPT
+
+    records = [finding.record for finding in read_results(KEPT).findings]
+    known = {(r.model, r.norm, r.attack, r.settings, r.index) for r in records}
+    attacks = {(r.model, r.norm, r.attack) for r in records}
+    asked = set()
+    for path in sorted((KEPT.parent / "runs").glob("*.toml")):
+        if path.stem in ELSEWHERE:
+            continue
+        preset = read_preset(path)
+        for model, (norm, names) in product(preset.models, preset.attacks.items()):
+            for name in names:
+                settings = json.dumps(find_attack(name, norm, preset.suite).settings, sort_keys=True)
+                indices = choose_images(10_000, preset.images_for(name), preset.seed)
+                if (model, norm, name) in attacks:
+                    asked |= {(model, norm, name, settings, index) for index in indices}
+    assert known - asked == set()
+    assert asked - known == set()
 
 
 def test_keeping_records_leaves_the_images_behind(small_results, tmp_path, monkeypatch):
