@@ -41,10 +41,9 @@ class Pointwise(Attack):
 
     Starts from salt-and-pepper noise and greedily sets pixels back to their clean value while the image stays
     adversarial, until no pixel can be set back. Only decisions are used. Before that, :func:`thin_noise`
-    exchanges pixels of the noise for fewer others, and where the original tries one pixel a query,
-    :func:`reset_pixels` tries groups: both save queries, and the first also ends with fewer pixels. For L2
-    and L1 the values that remain are then moved towards the clean ones, either all together or one by one,
-    whichever ends closer.
+    exchanges pixels of the noise for fewer others, which ends with fewer pixels; and where the original tries
+    one pixel a query, :func:`reset_pixels` tries groups, which saves queries. For L2 and L1 the values that
+    remain are then moved towards the clean ones, either all together or one by one, whichever ends closer.
 
     Attributes:
         name: Name in suites and records.
