@@ -47,8 +47,8 @@ by asking the model again. An attack that finds nothing proves nothing. What is 
 [Certificates](certificates.md#11-measured).
 
 The test images are drawn by a fixed random rule, a smaller sample being the start of a larger one, so that
-attacks that ask a model thousands of times about every image could be given fewer of them. Where the numbers
-of a row differ, they stand in brackets. Where an attack was run with several settings, its row has the
+attacks that ask often, and models that answer slowly, could be given fewer of them. Where the numbers of a
+row differ, they stand in brackets. Where an attack was run with several settings, its row has the
 smallest adversarial of each image, and the row "all attacks" that of all attacks that the image was given
 to, over the images that the attack that is closest most often was given: without it an image would say
 little. The paper attacked {images} images.
