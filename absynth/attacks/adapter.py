@@ -66,18 +66,37 @@ class FoolboxAttack(Attack):
 
     def run(self, target: Target, images: Images) -> Images:
         """Asks foolbox for candidates and pulls them to the boundary."""
-        candidates = images
+        if self.needs_start:
+            nowhere = torch.zeros_like(target.labels, dtype=torch.bool)
+            return self.run_from(target, images, images, nowhere)
         if self.epsilons is not None:
             candidates, _ = ascend(target, images, self.epsilons, self._ask)
-        elif self.needs_start:
-            points, success = starting_points(target, images, START_LEVELS, self.bisections)
-            rows = success.nonzero().squeeze(1)
-            if len(rows):
-                part = target.select(rows)
-                found = self._ask(part, images[rows], epsilon=None, starting_points=points[rows])
-                candidates = images.index_copy(0, rows, found)
         else:
             candidates = self._ask(target, images, epsilon=None)
+        return self._pull(target, images, candidates)
+
+    def run_from(self, target: Target, images: Images, points: Images, known: Mask) -> Images:
+        """The same for an attack that walks, from given points.
+
+        Args:
+            target: The model with the labels.
+            images: The clean images.
+            points: Adversarials where ``known`` is set.
+            known: Where to begin at a point; elsewhere the walk begins at noise.
+        """
+        rows = (~known).nonzero().squeeze(1)
+        if len(rows):
+            part = target.select(rows)
+            noisy, success = starting_points(part, images[rows], START_LEVELS, self.bisections)
+            points, known = points.index_copy(0, rows, noisy), known.index_copy(0, rows, success)
+        rows, candidates = known.nonzero().squeeze(1), images
+        if len(rows):
+            part = target.select(rows)
+            found = self._ask(part, images[rows], epsilon=None, starting_points=points[rows])
+            candidates = images.index_copy(0, rows, found)
+        return self._pull(target, images, candidates)
+
+    def _pull(self, target: Target, images: Images, candidates: Images) -> Images:
         success = target.is_adversarial(candidates)
         return shrink(target, images, candidates, success, self.bisections)
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import nn
+
 from absynth.attacks.adapter import FoolboxAttack, foolbox_class
 from absynth.attacks.base import Attack, require
+from absynth.attacks.batch import choose, size
 from absynth.attacks.target import Target
 from absynth.norms import Norm
 from absynth.shapes import Images
@@ -27,12 +31,19 @@ class BrendelBethge(Attack):
     an image does not fare differently in company. The first use in a norm compiles the solver, which takes
     about half a minute.
 
+    Where a walk ends depends on where it begins. It may begin at what another attack found: for a model whose
+    gradients vanish around an image, a search for few pixels by scores gets nearer than noise does, and the
+    walk, along which there are gradients, spreads the change over more pixels.
+
     Attributes:
         name: Name in suites and records.
         norm: Any of the four.
         steps: Forward and backward passes.
         radius: Of the trust region at first, in L2.
         decays: How often it is halved.
+        start: Gives the points to begin at, in any norm; without it, and for what it does not find, the walk
+            begins at noise.
+        repetitions: Walks, each from new points; the closest adversarial is kept.
     """
 
     name: str
@@ -40,19 +51,29 @@ class BrendelBethge(Attack):
     steps: int = 200
     radius: float = 1.0
     decays: int = 10
+    start: Attack | None = None
+    repetitions: int = 1
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All but name and norm, and foolbox's class."""
+        """All but name and norm, and foolbox's class; of the first attack, its name and settings."""
+        start = self.start
+        first = {} if start is None else {"start": {"name": start.name, **start.settings}}
         return {
             "foolbox": CLASSES[self.norm],
             "steps": self.steps,
             "radius": self.radius,
             "decays": self.decays,
+            **first,
+            **({} if self.repetitions == 1 else {"repetitions": self.repetitions}),
         }
 
+    def applies_to(self, model: nn.Module) -> bool:
+        """Whether the first attack does."""
+        return self.start is None or self.start.applies_to(model)
+
     def run(self, target: Target, images: Images) -> Images:
-        """Walks from noisy starting points.
+        """Walks again and again.
 
         Raises:
             AbsynthError: If numba is not installed.
@@ -64,4 +85,16 @@ class BrendelBethge(Attack):
             lr=self.radius / images.numel(),
             lr_num_decay=self.decays,
         )
-        return FoolboxAttack(self.name, self.norm, make, needs_start=True).run(target, images)
+        walk = FoolboxAttack(self.name, self.norm, make, needs_start=True)
+        best, best_size = images, torch.full_like(target.labels, torch.inf, dtype=images.dtype)
+        for _ in range(self.repetitions):
+            if self.start is None:
+                found = walk.run(target, images)
+            else:
+                points = self.start.run(target, images)
+                found = walk.run_from(target, images, points, target.is_adversarial(points))
+            sizes = size(found - images, self.norm)
+            # where nothing was moved, nothing was found
+            better = (sizes > 0) & (sizes < best_size)
+            best, best_size = choose(better, found, best), torch.where(better, sizes, best_size)
+        return best

@@ -251,6 +251,9 @@ def _extra(norm: Norm) -> tuple[Attack, ...]:
         attacks += [AutoAttack("auto-attack", norm), ExactSearch("exact", norm)]
     if norm in ("l2", "linf"):
         attacks.append(_hop_skip_jump(norm))
+    if norm in ("l2", "l1"):
+        few_pixels = SparseSearch("sparse-search")
+        attacks.append(BrendelBethge("sparse-brendel-bethge", norm, start=few_pixels, repetitions=5))
     if norm == "l0":
         attacks.append(CornerSearch("corner-search"))
     return tuple(attacks)

@@ -49,7 +49,7 @@ def test_strong_has_all_attacks_of_quick() -> None:
         assert [single.name for single in quick] == [single.name for single in strong][: len(quick)]
 
 
-FURTHER = {"brendel-bethge", "auto-attack", "exact", "corner-search"}
+FURTHER = {"brendel-bethge", "sparse-brendel-bethge", "auto-attack", "exact", "corner-search"}
 """What needs further packages, prototypes, or tens of thousands of queries an image."""
 
 
