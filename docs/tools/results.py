@@ -51,7 +51,8 @@ attacks that ask often, and models that answer slowly, could be given fewer of t
 row differ, they stand in brackets. Where an attack was run with several settings, its row has the
 smallest adversarial of each image, and the row "all attacks" that of all attacks that the image was given
 to, over the images that the attack that is closest most often was given: without it an image would say
-little. The paper attacked {images} images.
+little. The substitute of the row "transfer" is `cnn`, so that its cell there is of attacks on the model
+itself. The paper attacked {images} images.
 
 ## Table 1
 
@@ -106,12 +107,12 @@ Medians at least {least:.0%} above the paper's own, under all attacks:
 
 MASKED = """
 `madry` needs a word of its own. Around most images its gradients vanish, so that attacks which follow them
-from there, old or new, find little or nothing in L2 and L0. What comes closest asks for decisions or scores
-alone (Boundary and Pointwise, and in L0 the sparse search and the corner search, which combines the best
-changes of single pixels) or walks along the boundary, where gradients are of use (Brendel-Bethge). More
-queries would bring its figures in these norms down further; the paper's are lower, for a network of its own
-and with other implementations. `binary-cnn` and `cnn` were trained on moved and turned images too; whether
-that is why they come out a little higher was not tried.
+from there, old or new, find little or nothing in L2 and L0. What comes closest in L0 asks for scores alone
+(corner-search, which combines the best changes of single pixels). In L2 it begins at the few pixels that such
+a search finds and walks along the boundary, where gradients are of use (sparse-brendel-bethge): walks that
+begin at noise end farther away. What is left of the distance to the paper's figures may be of the network,
+which is not the paper's, or of attacks still to be found. `binary-cnn` and `cnn` were trained on moved and
+turned images too; whether that is why they come out a little higher was not tried.
 """
 
 POINTWISE = """
