@@ -24,6 +24,22 @@ def choose(mask: Mask, new: Images, old: Images) -> Images:
     return torch.where(per_image(mask), new, old)
 
 
+def keep_closer(
+    best: Images, best_size: Scalars, points: Images, sizes: Scalars, found: Mask
+) -> tuple[Images, Scalars]:
+    """The closest adversarial of each image so far, with its size.
+
+    Args:
+        best: What was closest before.
+        best_size: Its size; infinite where there is none yet.
+        points: What was found now.
+        sizes: Its size.
+        found: Where it counts.
+    """
+    better = found & (sizes < best_size)
+    return choose(better, points, best), torch.where(better, sizes, best_size)
+
+
 def size(perturbations: Images, norm: Norm) -> Scalars:
     """The norm of each perturbation in its own precision, for use inside attacks.
 

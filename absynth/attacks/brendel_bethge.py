@@ -10,7 +10,7 @@ from torch import nn
 
 from absynth.attacks.adapter import FoolboxAttack, foolbox_class
 from absynth.attacks.base import Attack, require
-from absynth.attacks.batch import choose, size
+from absynth.attacks.batch import keep_closer, size
 from absynth.attacks.target import Target
 from absynth.norms import Norm
 from absynth.shapes import Images
@@ -95,6 +95,5 @@ class BrendelBethge(Attack):
                 found = walk.run_from(target, images, points, target.is_adversarial(points))
             sizes = size(found - images, self.norm)
             # where nothing was moved, nothing was found
-            better = (sizes > 0) & (sizes < best_size)
-            best, best_size = choose(better, found, best), torch.where(better, sizes, best_size)
+            best, best_size = keep_closer(best, best_size, found, sizes, sizes > 0)
         return best

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from absynth.attacks.base import Attack
-from absynth.attacks.batch import Scalars, choose, largest_size, per_image, size
+from absynth.attacks.batch import Scalars, keep_closer, largest_size, per_image, size
 from absynth.attacks.line_search import shrink
 from absynth.attacks.pointwise import reset_pixels
 from absynth.attacks.projections import TINY, project
@@ -66,8 +66,7 @@ class FastMinimumNorm(Attack):
             points = (images + perturbation).clamp(0, 1)
             slope = target.slope(points, margin_loss)
             sizes = size(points - images, self.norm)
-            better = slope.adversarial & (sizes < best_size)
-            best, best_size = choose(better, points, best), torch.where(better, sizes, best_size)
+            best, best_size = keep_closer(best, best_size, points, sizes, slope.adversarial)
 
             epsilon = self.radius(epsilon, gamma, slope, sizes, best_size).minimum(largest)
             norms = per_image(size(slope.gradient, "l2")).clamp(min=TINY)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from absynth.attacks.base import Attack
-from absynth.attacks.batch import Mask, Scalars, choose, largest_size, per_image, size
+from absynth.attacks.batch import Mask, Scalars, choose, keep_closer, largest_size, per_image, size
 from absynth.attacks.line_search import Path, bisect, shrink
 from absynth.attacks.projections import project, steepest
 from absynth.attacks.target import Loss, Target, cross_entropy, margin_loss
@@ -179,8 +179,7 @@ class ProjectedGradient(Attack):
         def keep(adversarial: Tensor) -> None:
             nonlocal best, best_size
             sizes = size(points - images, self.norm)
-            better = adversarial & (sizes < best_size)
-            best, best_size = choose(better, points, best), torch.where(better, sizes, best_size)
+            best, best_size = keep_closer(best, best_size, points, sizes, adversarial)
 
         for _ in range(self.steps):
             slope = target.slope(points, LOSSES[self.loss])

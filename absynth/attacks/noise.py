@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from absynth.attacks.base import Attack
-from absynth.attacks.batch import Mask, Scalars, choose, per_image, size
+from absynth.attacks.batch import Mask, Scalars, keep_closer, per_image, size
 from absynth.attacks.line_search import bisect, shrink
 from absynth.attacks.target import Target
 from absynth.norms import Norm
@@ -196,6 +196,5 @@ def starting_points(target: Target, images: Images, levels: int, bisections: int
     for far, success in candidates:
         points = shrink(target, images, far, success, bisections)
         sizes = size(points - images, "l2")
-        better = success & (sizes < best_size)
-        best, best_size = choose(better, points, best), torch.where(better, sizes, best_size)
+        best, best_size = keep_closer(best, best_size, points, sizes, success)
     return best, best_size.isfinite()

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from absynth.attacks.base import Attack
-from absynth.attacks.batch import Counts, Mask, Scalars, choose, size
+from absynth.attacks.batch import Counts, Mask, Scalars, choose, keep_closer, size
 from absynth.attacks.line_search import bisect, shrink
 from absynth.attacks.noise import escalate
 from absynth.attacks.target import Target
@@ -84,11 +84,9 @@ class Pointwise(Attack):
             count = min(at_once, self.repetitions - first)
             rows = torch.arange(len(images), device=images.device).repeat(count)
             points, success = self.descend(target.select(rows), images[rows], best_size[rows])
-            sizes = size(points - images[rows], self.norm).masked_fill(~success, torch.inf)
-            for points_once, sizes_once in zip(points.chunk(count), sizes.chunk(count), strict=True):
-                better = sizes_once < best_size
-                best = choose(better, points_once, best)
-                best_size = torch.where(better, sizes_once, best_size)
+            sizes = size(points - images[rows], self.norm)
+            for once in zip(points.chunk(count), sizes.chunk(count), success.chunk(count), strict=True):
+                best, best_size = keep_closer(best, best_size, *once)
         return best
 
     def descend(self, target: Target, images: Images, best_size: Scalars) -> tuple[Images, Mask]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from absynth.attacks.base import Attack
-from absynth.attacks.batch import choose, largest_size, per_image, size
+from absynth.attacks.batch import choose, keep_closer, largest_size, per_image, size
 from absynth.attacks.gradient_descent import smallest_radius
 from absynth.attacks.projections import TINY
 from absynth.attacks.target import Target
@@ -93,9 +93,9 @@ class Transfer(Attack):
                 continue
             found = self._scale(target.select(rows), images[rows], perturbation[rows])
             sizes = size(found - images[rows], self.norm)
-            better = (sizes > 0) & (sizes < best_size[rows])
-            best = best.index_copy(0, rows, choose(better, found, best[rows]))
-            best_size = best_size.index_copy(0, rows, torch.where(better, sizes, best_size[rows]))
+            closest, closest_size = keep_closer(best[rows], best_size[rows], found, sizes, sizes > 0)
+            best = best.index_copy(0, rows, closest)
+            best_size = best_size.index_copy(0, rows, closest_size)
         return best
 
     def _scale(self, target: Target, images: Images, perturbations: Images) -> Images:

@@ -1,4 +1,4 @@
-"""Brendel-Bethge: what it needs, and that it comes close on a linear model where that is installed."""
+"""Brendel-Bethge: what it needs, where it begins, and how close it comes on a linear model if installed."""
 
 from __future__ import annotations
 
