@@ -1,0 +1,89 @@
+"""``absynth bench``: attacks models and shows how robust each is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from absynth.cli.options import EngineOptions, Quiet, spell_out
+from absynth.errors import AbsynthError
+
+
+@spell_out
+def bench(
+    action: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[status|plan]",
+            help="status: say how far it is; plan: how long it takes on more cores. Neither runs anything.",
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="quick (the default), standard, paper, or clean for clean accuracy.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file, in place of a preset.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="A name, a saved folder or my_file.py:make_model, in place of all; repeatable."),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="A named data set, or a path to one.")] = None,
+    count: Annotated[int | None, typer.Option("-n", min=1, help="How many test images to attack.")] = None,
+    thresholds: Annotated[
+        list[str] | None, typer.Option(help="Where to give accuracy, as l2=0.5,1,1.5; repeatable.")
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of the results, or a URL; by default results/PRESET. A run goes on from there."
+        ),
+    ] = None,
+    details: Annotated[bool, typer.Option("--details", help="Show every attack by itself too.")] = False,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write the figures as Markdown, on MNIST beside the paper's.")
+    ] = None,
+    engine: EngineOptions = EngineOptions(),
+    quiet: Quiet = False,
+) -> None:
+    """Attack models and show how robust each is; on MNIST beside the paper's figures."""
+    from absynth.cli.steps import open_engine_and_progress, show_remarks
+    from absynth.evaluate.config import adapt_preset, choose_preset
+    from absynth.evaluate.runner import run_benchmark
+    from absynth.evaluate.schedule import benchmark_schedule
+    from absynth.evaluate.status import benchmark_status
+    from absynth.evaluate.store import ResultStore
+    from absynth.progress import progress_display
+    from absynth.report.markdown import check_markdown, write_markdown
+    from absynth.report.tables import benchmark_table, detail_tables, schedule_table, status_table
+
+    if action not in (None, "status", "plan"):
+        raise AbsynthError(
+            f"There is no 'bench {action}'; leave '{action}' out to run, or say 'status' or 'plan'."
+        )
+    chosen, name = choose_preset(preset, config)
+    chosen = adapt_preset(chosen, models=model or (), dataset=data, images=count, thresholds=thresholds or ())
+    if markdown is not None:
+        check_markdown(markdown)
+    folder = f"results/{name}" if out is None else out
+    store, console = ResultStore(folder), Console()
+    if action == "status":
+        with progress_display(not quiet) as progress:
+            statuses = benchmark_status(chosen, store, progress)
+        console.print(status_table(statuses, folder))
+        return
+    if action == "plan":
+        with progress_display(not quiet) as progress:
+            schedule = benchmark_schedule(chosen, store, progress)
+        console.print(schedule_table(schedule, folder))
+        return
+    with open_engine_and_progress(engine, quiet=quiet) as (opened, progress):
+        result = run_benchmark(chosen, store, progress, engine=opened)
+    console.print(benchmark_table(result))
+    for table in detail_tables(result) if details else ():
+        console.print(table)
+    if markdown is not None:
+        write_markdown(markdown, result)
+    show_remarks(result.remarks)
+    console.print(f"Records and adversarial images: {store.location}", soft_wrap=True, markup=False)

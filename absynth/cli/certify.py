@@ -1,0 +1,67 @@
+"""``absynth certify``: proves how large a change cannot flip the decision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from absynth.cli.options import Data, EngineOptions, Model, Quiet, Seed, Strict, spell_out
+
+
+@spell_out
+def certify(
+    model: Model = "codebook-abs",
+    norm: Annotated[str, typer.Option(help="l2, l1, linf, l0, or several with commas.")] = "l2",
+    data: Data = None,
+    split: Annotated[str, typer.Option(help="train or test.")] = "test",
+    strict: Strict = False,
+    count: Annotated[int | None, typer.Option("-n", min=1, help="How many images; by default all.")] = None,
+    seed: Seed = 0,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Close the gap to the smallest adversarial.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Radii as .parquet, .csv or .json; resumable.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Certified accuracy by size, as .png, .svg or .pdf.")
+    ] = None,
+    engine: EngineOptions = EngineOptions(),
+    quiet: Quiet = False,
+) -> None:
+    """Prove how large a change of each image cannot flip the decision."""
+    from absynth.cli.steps import open_engine_and_progress, parse_norms, read_data
+    from absynth.evaluate.certification import check_output, run_certification
+    from absynth.evaluate.data import choose_data
+    from absynth.evaluate.tasks import choose_images
+    from absynth.report.certificates import certificate_tables, check_plot, plot_certificates
+    from absynth.zoo import load
+
+    norms = parse_norms(norm)
+    if out is not None:
+        check_output(out)
+    if plot is not None:
+        check_plot(plot)
+    data = choose_data([model], data)
+    dataset = read_data(model, data, split, strict=strict)
+    total = len(dataset.images)
+    indices = range(total) if count is None else choose_images(total, count, seed)
+    with open_engine_and_progress(engine, quiet=quiet) as (opened, progress):
+        records = run_certification(
+            load(model),
+            dataset.images,
+            dataset.labels,
+            indices=indices,
+            norms=norms,
+            exact=exact,
+            out=out,
+            progress=progress,
+            engine=opened,
+            class_names=dataset.class_names if dataset.named and not dataset.digits else None,
+        )
+    console = Console()
+    for table in certificate_tables(records, f"{model} on {data} {split}", data):
+        console.print(table)
+    if plot is not None:
+        plot_certificates(records, plot)

@@ -1,0 +1,26 @@
+"""``absynth demo``: serves a page to draw on."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from absynth.cli.options import Data
+
+
+def demo(
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0: all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 7860,
+    model: Annotated[
+        str | None, typer.Option(help="Folder of an ABS or codebook ABS; by default the shipped models.")
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Serve a page: draw something, and see what ABS makes of it and what is proven about it."""
+    from absynth.demo import serve
+
+    print("Loading the models, which takes about half a minute ...", flush=True)
+    page = serve(host, port, model, data)
+    print(f"Open {page.local_url} (stop with Ctrl+C)", flush=True)
+    page.block_thread()
