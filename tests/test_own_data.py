@@ -22,6 +22,8 @@ from absynth import certified, recipes
 from absynth.certified import HIDDEN, CertifiedSettings, train_codebook_abs
 from absynth.cli import app
 from absynth.data import read_dataset
+from absynth.demo.fragments import introduction
+from absynth.demo.loading import load_examiner
 from absynth.errors import AbsynthError
 from absynth.models.confidence import ALPHA
 from absynth.progress import Progress
@@ -191,22 +193,20 @@ def test_bench_and_report(
 
 
 def test_the_demo_speaks_of_classes(home: Path) -> None:
-    pytest.importorskip("gradio")
-    from absynth import demo
-
     for name in ("abs", "codebook-abs"):
-        examiner = demo.load_examiner(str(home / name), str(home / "test.npz"))
-        message, verdict, copies, subject = examiner.choose(0)
-        *_, (proofs, sentence, change, _, _) = examiner.prove(subject)
-        parts = (examiner.welcome, demo.introduction(examiner.domain), message, verdict, copies, proofs)
-        parts += (sentence, examiner.step(change, 100), examiner.upload(str(home / "scan.png"))[1])
+        examiner = load_examiner(str(home / name), str(home / "test.npz"))
+        answer = examiner.choose(0)
+        *_, proof = examiner.prove(answer.subject)
+        parts = (examiner.welcome, introduction(examiner.domain), answer.notice, answer.verdict)
+        parts += (answer.reconstructions, proof.certificates, proof.sentence)
+        parts += (examiner.step(proof.change, 100), examiner.upload(str(home / "scan.png")).verdict)
         for part in parts:
             assert not re.search(r"mnist|digit", re.sub(r"base64,[^\"]*", "", part), re.IGNORECASE), part
-        assert "labelled nought" in verdict
-        assert copies.count("<img") == 4
+        assert "labelled nought" in answer.verdict
+        assert answer.reconstructions.count("<img") == 4
         assert examiner.dark, "the images have a dark ground, so drawings are turned light on dark"
     with pytest.raises(AbsynthError, match="needs an ABS or a codebook ABS"):
-        demo.load_examiner(str(home / "cnn"), str(home / "test.npz"))
+        load_examiner(str(home / "cnn"), str(home / "test.npz"))
 
 
 def test_strictness_and_an_empty_class_end_with_a_sentence(tmp_path: Path, fails: Callable[..., str]) -> None:

@@ -18,7 +18,7 @@ def demo(
     data: Data = None,
 ) -> None:
     """Serve a page: draw something, and see what ABS makes of it and what is proven about it."""
-    from absynth.demo import serve
+    from absynth.demo.server import serve
 
     print("Loading the models, which takes about half a minute ...", flush=True)
     page = serve(host, port, model, data)

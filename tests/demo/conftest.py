@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 import absynth
-from absynth.demo import Examiner
+from absynth.demo.examiner import Examiner
 from absynth.inference import ABS, CodebookABS, SearchSettings
 from absynth.inference.codebook import draw_latents
 from absynth.models.vae import Decoder

@@ -42,6 +42,23 @@ def notice(text: str, kind: str = "hint") -> str:
     return f'<p class="notice {kind}" role="status">{escape(text)}</p>'
 
 
+def introduction(domain: Domain) -> str:
+    """What the page is about, in a heading and a few sentences."""
+    what, each = ("a digit", "digit") if domain.digits else ("an image", "class")
+    return (
+        f"<h1>Draw {what}, and see what can be proven about it</h1><p>This reader explains an image by "
+        f"drawing it anew: one small model for each {each} tries, and the best copy decides. That makes it "
+        "hard to fool, and how hard is proven here for every single image, yours too.</p>"
+    )
+
+
+def welcome(domain: Domain) -> str:
+    """What the page says before there is anything to answer."""
+    if domain.digits:
+        return notice("Draw a digit, upload a picture of one, or take a test image.")
+    return notice("Draw, upload a picture, or take a test image.")
+
+
 def image_tag(pixels: Float[ndarray, "height width *channels"], description: str) -> str:
     """An image of values in [0, 1], within the page itself.
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from absynth.inference.decision import Decision, decisions
-from absynth.report.fragments import (
+from absynth.demo.examiner import Examiner
+from absynth.demo.fragments import (
     adversarial_step,
     certificates,
     colour_change,
@@ -23,6 +23,7 @@ from absynth.report.fragments import (
     smallest_change,
     verdict,
 )
+from absynth.inference.decision import Decision, decisions
 
 SURE = Decision(7, 0.98, 9, 0.002, abstained=False)
 NONE = Decision(5, 0.1001, 6, 0.0999, abstained=True)
@@ -85,8 +86,8 @@ def test_the_verdict_names_the_digit_or_says_that_there_is_none(decision: Decisi
     assert "labelled" not in verdict(IMAGE, decision, SURE)
 
 
-def test_every_class_has_its_reconstruction_and_loss(small_abs) -> None:
-    synthesis = small_abs.infer(IMAGE)
+def test_every_class_has_its_reconstruction_and_loss(examiner: Examiner) -> None:
+    synthesis = examiner.abs_model.infer(IMAGE)
     (decision,) = decisions(synthesis.logits, synthesis.probabilities)
     html = well_formed(reconstructions(synthesis, decision))
     assert html.count("<img") == 10
