@@ -31,14 +31,16 @@ from absynth.data.domain import LARGEST_SIDE, SMALLEST_SIDE, Domain, Size
 from absynth.data.split import Validation
 from absynth.inference import ABS, CodebookABS
 from absynth.inference.codebook import draw_latents
+from absynth.inference.latent import fast_settings
 from absynth.models.confidence import logits_to_probabilities
 from absynth.models.pretrained import PretrainedModel
 from absynth.models.vae import VAE
 from absynth.norms import parse_norm
 from absynth.progress import progress_display
-from absynth.recipes import fast_settings, fit_sharpness, posterior_latents
 from absynth.shapes import Images, Labels, Logits
 from absynth.training import TrainingSettings, train_vaes
+from absynth.training.finishing import fit_sharpness
+from absynth.training.latents import posterior_latents
 
 IMAGES_AT_ONCE = 500
 

@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from absynth import cli, recipes
+from absynth import cli
 from absynth.data.catalog import CATALOG, SplitFiles
 from absynth.evaluate import certification
 from absynth.models.prototypes import NearestNeighbour
+from absynth.training.recipes import cnn
 
 MOST_KILLS = 100
 
@@ -73,7 +74,7 @@ def prepare(folder: Path) -> None:
         splits[split] = SplitFiles(files.images, files.labels, *hashes)
     CATALOG["mnist"] = replace(CATALOG["mnist"], splits=splits, sources=(Digits(),))
     certification.SHARD = 9
-    recipes.DEFAULTS["cnn"] = replace(recipes.DEFAULTS["cnn"], least_steps=100)
+    cnn.SETTINGS = replace(cnn.SETTINGS, least_steps=100)
 
 
 def kill_at(moment: int) -> None:
@@ -188,7 +189,6 @@ if __name__ == "__main__":
     import foolbox.attacks  # noqa: F401
     import pyarrow.dataset  # noqa: F401
 
-    import absynth.certified
     import absynth.evaluate.runner
     import absynth.report.certificates
     import absynth.report.markdown

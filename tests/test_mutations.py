@@ -36,7 +36,7 @@ from absynth.models.pretrained import load_folder
 from absynth.models.prototypes import NearestNeighbour
 from absynth.report import results as report
 from absynth.report.curves import read_reference
-from absynth.training import Run
+from absynth.training.checkpoints import Run
 
 MUTATIONS = 1000
 SECONDS = 60

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 import absynth
-from absynth.inference import ABS, CodebookABS
+from absynth.inference import ABS, FAST, CodebookABS
 from absynth.inference.codebook import draw_latents
 from absynth.models.cnn import Binarized
 from absynth.models.pretrained import WEIGHTS_NAME, PretrainedModel, build, read_config, read_weights
-from absynth.recipes import FAST
 from absynth.zoo import load, model_folder
 
 IMAGES = 3

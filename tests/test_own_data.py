@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +19,24 @@ from sklearn.datasets import load_digits
 from typer.main import get_command
 
 import absynth
-from absynth import certified, recipes
-from absynth.certified import HIDDEN, CertifiedSettings, train_codebook_abs
 from absynth.cli import app
 from absynth.data import read_dataset
 from absynth.demo.fragments import introduction
 from absynth.demo.loading import load_examiner
 from absynth.errors import AbsynthError
+from absynth.inference import codebook
+from absynth.inference.codebook import codebook_size
 from absynth.models.confidence import ALPHA
 from absynth.progress import Progress
-from absynth.recipes import codebook_size, train
 from absynth.report import page as report_page
-from absynth.training import TrainingSettings
+from absynth.training.assignment import Assignment
+from absynth.training.certified.settings import CertifiedSettings
+from absynth.training.recipes import certified_abs
+from absynth.training.recipes.abs import train_abs
+from absynth.training.recipes.certified_abs import HIDDEN
+from absynth.training.recipes.cnn import train_cnn
+from absynth.training.recipes.codebook_abs import train_codebook_abs
+from absynth.training.settings import TrainingSettings
 
 NAMES = ("nought", "one", "two", "three")
 COUNTS = (60, 60, 40, 3)
@@ -67,7 +74,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "scan.png"
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipes, "CODEBOOK_SIZE", 200)
+        patch.setattr(codebook, "CODEBOOK_SIZE", 200)
         data = ("--data", folder / "train.npz", "--quiet")
         run("train", "abs", *data, "--out", folder / "abs", "--epochs", "40", "--rounds", "1")
         for name in ("codebook-abs", "binary-abs"):
@@ -77,7 +84,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_decoders_are_trained_for_certificates(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(certified, "CERTIFIED", (CertifiedSettings(images=40, compared=50),))
+    monkeypatch.setattr(certified_abs, "STAGES", (CertifiedSettings(images=40, compared=50),))
     data = ("--data", home / "train.npz", "--quiet")
     words = ("train", "certified-abs", *data, "--out", home / "certified", "--epochs", "2")
     run(*words, "--rounds", "2", "--prototypes", "60")
@@ -225,33 +232,25 @@ def test_any_number_of_classes(name: str, classes: int, tmp_path: Path, progress
     """One image each: too few for batch norm, none to hold out, and still trained."""
     images = torch.rand(classes, 1, 16, 16)
     settings = TrainingSettings(epochs=1, batch_size=64, learning_rate=1e-3, seed=0)
-    given = {"command": "", "progress": progress}
+    work = Assignment(images, torch.arange(classes), tmp_path, "", progress)
+    train = {"abs": train_abs, "cnn": train_cnn}[name]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipes, "CODEBOOK_SIZE", 3)
-        model = train(name, images, torch.arange(classes), settings, out=tmp_path, **given)
+        patch.setattr(codebook, "CODEBOOK_SIZE", 3)
+        model = train(work, settings)
         assert model(images[:2]).shape == (2, classes)
         assert model.domain.class_names[-1] == str(classes - 1)
         if classes == 2:
-            out = tmp_path / "codebook"
-            rules = CertifiedSettings(rounds=1)
-            coded = train_codebook_abs(tmp_path, images, torch.arange(2), settings=rules, out=out, **given)
+            further = replace(work, out=tmp_path / "codebook")
+            coded = train_codebook_abs(further, tmp_path, CertifiedSettings(rounds=1))
             assert coded(images).shape == (2, 2)
             assert coded.domain == model.domain
 
 
 def test_too_few_or_many_classes_are_refused(tmp_path: Path, progress: Progress) -> None:
-    settings = TrainingSettings(epochs=1, batch_size=64, learning_rate=1e-3, seed=0)
     for classes in (1, 101):
+        work = Assignment(torch.rand(classes, 1, 16, 16), torch.arange(classes), tmp_path, "", progress)
         with pytest.raises(AbsynthError, match=f"There are {classes} classes .* give 2 to 100"):
-            train(
-                "cnn",
-                torch.rand(classes, 1, 16, 16),
-                torch.arange(classes),
-                settings,
-                out=tmp_path,
-                command="",
-                progress=progress,
-            )
+            train_cnn(work)
 
 
 def test_a_codebook_stays_within_memory() -> None:

@@ -15,7 +15,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from absynth.certified import CERTIFIED_BINARY, CertifiedSettings, train_for_certificates
 from absynth.data.split import Validation
 from absynth.errors import AbsynthError
 from absynth.evaluate.certification import CertificateRecord, write_certificates
@@ -25,7 +24,11 @@ from absynth.models.front import Clamped
 from absynth.models.pretrained import PretrainedModel
 from absynth.models.vae import Decoder
 from absynth.progress import Progress
-from absynth.training import TrainingSettings, distort
+from absynth.training.augmentation import distort
+from absynth.training.certified.settings import CertifiedSettings
+from absynth.training.certified.stage import train_for_certificates
+from absynth.training.recipes.certified_binary_abs import STAGES as CERTIFIED_BINARY
+from absynth.training.settings import TrainingSettings
 
 TOOLS = Path(__file__).parents[1] / "docs" / "tools"
 MODULES = (

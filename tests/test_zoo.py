@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 import absynth
-from absynth.adversarial import measure_robustness
 from absynth.errors import AbsynthError
 from absynth.inference import ABS, PAPER, CodebookABS, SearchSettings
 from absynth.inference.codebook import draw_latents
@@ -16,7 +15,8 @@ from absynth.models.front import unwrap
 from absynth.models.pretrained import PretrainedModel
 from absynth.models.vae import Decoder
 from absynth.progress import Progress
-from absynth.recipes import EXAMINER
+from absynth.training.adversarial import measure_robustness
+from absynth.training.recipes.madry import EXAMINER
 from absynth.zoo import load, model_folder, model_names
 
 

@@ -8,7 +8,7 @@ from absynth.errors import AbsynthError
 from absynth.evaluate.data import choose_data, read_for
 from absynth.inference.abs import ABS
 from absynth.inference.codebook import CodebookABS
-from absynth.recipes import FAST
+from absynth.inference.latent import FAST
 from absynth.zoo import load
 
 

@@ -16,7 +16,8 @@ from absynth.evaluate.engine import Engine, Job, run_jobs
 from absynth.files import write_bytes
 from absynth.models.vae import VAE
 from absynth.progress import Progress, progress_display
-from absynth.training import ClassTraining, Histories, Run
+from absynth.training.checkpoints import Run
+from absynth.training.vaes import ClassTraining, Histories
 
 PIECE = 30.0
 """Seconds after which a job ends at its next checkpoint: about what is lost with a worker or this process."""
@@ -75,7 +76,7 @@ def train_on(training: nn.Module, name: str, content: bytes | None, seconds: flo
 def fit_side_by_side(
     engine: Engine, trainings: Iterable[ClassTraining], folder: Path, progress: Progress
 ) -> tuple[list[VAE], Histories]:
-    """Trains VAEs as jobs, with the checkpoints and weights of :func:`absynth.training.fit_in_turn`.
+    """Trains VAEs as jobs, with the checkpoints and weights of :func:`absynth.training.vaes.fit_in_turn`.
 
     A job trains one VAE from a checkpoint to another, and this process writes that one, so that any engine
     goes on with what another has begun.

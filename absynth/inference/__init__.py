@@ -2,6 +2,6 @@
 
 from absynth.inference.abs import ABS, Synthesis
 from absynth.inference.codebook import CodebookABS
-from absynth.inference.latent import PAPER, SearchSettings
+from absynth.inference.latent import FAST, PAPER, SearchSettings
 
-__all__ = ["ABS", "PAPER", "CodebookABS", "SearchSettings", "Synthesis"]
+__all__ = ["ABS", "FAST", "PAPER", "CodebookABS", "SearchSettings", "Synthesis"]

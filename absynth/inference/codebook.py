@@ -21,6 +21,13 @@ from absynth.models.projection import DIMENSIONS, SAMPLE
 from absynth.models.prototypes import PrototypeClassifier
 from absynth.models.vae import Decoder
 
+CODEBOOK_SIZE = 8000
+CODEBOOK_VALUES = 8000 * 10 * 784
+"""Pixels of all prototypes of a codebook, 250 MB: with more classes or larger images it has fewer of them."""
+
+FEWEST_PROTOTYPES = 500
+"""A class has so many, whatever memory that takes."""
+
 LEAST_LIKELY_DROPPED = 0.1
 DECODED_AT_ONCE = 125
 """Prototypes decoded together: few enough that the outputs of layers find their memory again."""
@@ -31,6 +38,15 @@ DECODED_BY_ONE = 2000
 DECODE_RECIPE = f"decode 5, {DECODED_AT_ONCE} at once, index 4, {DIMENSIONS} axes of {SAMPLE}"
 """Names the arithmetic of :meth:`CodebookABS.decode` and of the index in the cache; a change in either needs
 another number."""
+
+
+def codebook_size(classes: int, pixels: int) -> int:
+    """Prototypes a class: ``CODEBOOK_SIZE``, or as many as ``CODEBOOK_VALUES`` allow.
+
+    >>> codebook_size(10, 784), codebook_size(40, 32 * 32), codebook_size(100, 64 * 64)
+    (8000, 1531, 500)
+    """
+    return min(CODEBOOK_SIZE, max(FEWEST_PROTOTYPES, CODEBOOK_VALUES // (classes * pixels)))
 
 
 def draw_latents(count: int, latents: int = 8, seed: int = 0) -> Float[Tensor, "1 prototype latent"]:

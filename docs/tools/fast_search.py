@@ -31,7 +31,7 @@ from absynth.files import atomic_path, write_text
 from absynth.inference import ABS
 from absynth.progress import progress_display
 from absynth.report.results import Finding, Results, distances, read_results
-from absynth.training import fingerprint
+from absynth.training.checkpoints import fingerprint
 
 DOCS = Path(__file__).parents[1]
 RECORD = DOCS / "results" / "fast-search.json"

@@ -26,10 +26,11 @@ from training_page import write_page
 from training_study import Study
 from training_vaes import VAE_SIZES, measure_size, with_short_training
 
-from absynth.certified import EXPLAINING, EXPLAINING_BINARY
 from absynth.data import load_dataset
 from absynth.errors import AbsynthError
 from absynth.progress import progress_display
+from absynth.training.recipes.certified_abs import EXPLAINING
+from absynth.training.recipes.certified_binary_abs import EXPLAINING as EXPLAINING_BINARY
 
 DOCS = Path(__file__).parents[1]
 NAMES: dict[str, Sequence[str]] = {

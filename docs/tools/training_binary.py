@@ -12,11 +12,12 @@ from training_rounds import Decoded
 from training_study import PIXELS, Record, Study, Table, clock, once
 from training_variants import PEN, PROTOTYPE_RATE, Outcome, learn_table, rewrite, rounds
 
-from absynth.certified import CERTIFIED_BINARY, CertifiedSettings
 from absynth.models.vae import Decoder
 from absynth.norms import Norm
 from absynth.progress import Progress
-from absynth.training import Perturbation, distort
+from absynth.training.augmentation import Perturbation, distort
+from absynth.training.certified.settings import CertifiedSettings
+from absynth.training.recipes.certified_binary_abs import STAGES as CERTIFIED_BINARY
 
 SMALL_BINARY = replace(CERTIFIED_BINARY[-1], rounds=20, images=4000, compared=4000)
 """The second stage that every idea is tried with."""

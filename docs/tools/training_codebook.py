@@ -11,7 +11,6 @@ from training_figure import Sheet, save_sheet
 from training_study import Record, Study, clock, once
 
 import absynth
-from absynth.certified import certified_figures
 from absynth.certify import certify
 from absynth.errors import AbsynthError
 from absynth.inference import CodebookABS
@@ -19,9 +18,10 @@ from absynth.models.cnn import Binarized
 from absynth.models.confidence import logits_to_probabilities
 from absynth.models.front import Clamped, seen_by, unwrap
 from absynth.progress import Progress
-from absynth.recipes import read_validation
 from absynth.shapes import Images
-from absynth.training import fingerprint
+from absynth.training.certified.finish import certified_figures
+from absynth.training.checkpoints import fingerprint
+from absynth.training.finishing import read_validation
 from absynth.zoo import model_folder
 
 CODEBOOK_SIZES = (1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 50_000)

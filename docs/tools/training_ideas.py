@@ -35,8 +35,8 @@ from training_variants import (
     with_noise,
 )
 
-from absynth.certified import learn
 from absynth.progress import Progress
+from absynth.training.certified.learning import learn
 
 
 @dataclass(frozen=True)

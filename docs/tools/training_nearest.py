@@ -19,7 +19,7 @@ from training_study import Record, Study, Table, clock, once
 
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels
-from absynth.training import Run, fingerprint
+from absynth.training.checkpoints import Run, fingerprint
 
 
 @dataclass(frozen=True)

@@ -13,21 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from training_study import Start, copy_decoders
 
-from absynth.certified import (
-    BENT_AT_ONCE,
-    DECODED_AT_ONCE,
-    MINED_FOR_ONE,
-    CertifiedSettings,
-    decode,
-    draw_codebook,
-    learn,
-    mining_axes,
-    schedule_and_average,
-)
-from absynth.pairs import Pairs, box_distance, mine, nearest_in_pixels
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels
-from absynth.training import Perturbation
+from absynth.training.augmentation import BENT_AT_ONCE, Perturbation
+from absynth.training.certified.distances import box_distance
+from absynth.training.certified.learning import learn
+from absynth.training.certified.pairs import Pairs, mine, mining_axes, nearest_in_pixels
+from absynth.training.certified.settings import CertifiedSettings
+from absynth.training.certified.stage import DECODED_AT_ONCE, MINED_FOR_ONE, decode, schedule_and_average
+from absynth.training.latents import draw_codebook
 
 Energies = tuple[Float[Tensor, "some pixel"], Float[Tensor, "some"]]
 Make = Callable[[Int64[Tensor, "some"]], Energies]
@@ -172,7 +166,9 @@ def run_rounds(
     optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
     after: Callable[[], None] = lambda: None,
 ) -> list[float]:
-    """The rounds of :func:`absynth.certified.train_for_certificates`, of any codebook; for grey images.
+    """The rounds of :func:`~absynth.training.certified.stage.train_for_certificates`, for any codebook.
+
+    The images are grey.
 
     Args:
         source: Offers the codebook of each round.
@@ -233,7 +229,9 @@ def learn_ramp(
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
 ) -> float:
-    """One pass as :func:`absynth.certified.learn` makes it, with the mean of σ(β (t − h)) as the only target.
+    """One pass of :func:`~absynth.training.certified.learning.learn`, with another target.
+
+    It is the mean of σ(β (t − h)) alone.
 
     Unlike the hinge it gives up pairs that are far from the target, lost ones among them; the term for the
     decision, which does not, is left out.

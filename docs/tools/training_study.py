@@ -18,14 +18,6 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from absynth.certified import (
-    EXPLAINING,
-    HELD_OUT,
-    HIDDEN,
-    CertifiedSettings,
-    certified_figures,
-    encode,
-)
 from absynth.certify import certify
 from absynth.data.split import Validation
 from absynth.errors import AbsynthError
@@ -34,9 +26,15 @@ from absynth.models.prototypes import PrototypeClassifier
 from absynth.models.vae import VAE, Decoder, Posterior
 from absynth.norms import Norm
 from absynth.progress import Progress
-from absynth.recipes import accuracy, codebook_latents
 from absynth.shapes import Images, Labels
-from absynth.training import TrainingSettings, bend, train_vaes
+from absynth.training.augmentation import bend
+from absynth.training.certified.finish import certified_figures
+from absynth.training.certified.settings import CertifiedSettings
+from absynth.training.finishing import accuracy
+from absynth.training.latents import codebook_latents, encode
+from absynth.training.recipes.certified_abs import EXPLAINING, HELD_OUT, HIDDEN
+from absynth.training.settings import TrainingSettings
+from absynth.training.vaes import train_vaes
 
 SMALL = CertifiedSettings(rounds=20, images=4000, compared=4000)
 """What every idea is tried with: a few minutes on one core."""
@@ -172,7 +170,7 @@ class Study:
         for vae in vaes:
             vae.eval().requires_grad_(False)
         generator = torch.Generator().manual_seed(settings.seed)
-        return Start(vaes, encode(vaes, *self.trained, settings, generator))
+        return Start(vaes, encode(vaes, *self.trained, settings.copies, generator))
 
     def latents(
         self, posterior: Posterior, count: int | None = None

@@ -11,10 +11,12 @@ from training_rounds import Decoded
 from training_study import Record, Study, Table, clock, count_weights, once
 from training_variants import rounds
 
-from absynth.certified import HIDDEN
 from absynth.models.vae import VAE
 from absynth.progress import Progress
-from absynth.training import bend, fit, variational
+from absynth.training.augmentation import bend
+from absynth.training.loop import fit
+from absynth.training.losses import variational
+from absynth.training.recipes.certified_abs import HIDDEN
 
 EPOCHS, ROUNDS = 15, 12
 """Of these VAEs, and of the training for certificates that follows."""

@@ -25,11 +25,13 @@ from training_rounds import (
 )
 from training_study import SECOND_SEED, Start, Study
 
-from absynth.certified import BENT_AT_ONCE, CertifiedSettings, decode, learn
 from absynth.models.vae import VAE, Posterior
 from absynth.progress import Progress
 from absynth.shapes import Images
-from absynth.training import Perturbation, bend, distort
+from absynth.training.augmentation import BENT_AT_ONCE, Perturbation, bend, distort
+from absynth.training.certified.learning import learn
+from absynth.training.certified.settings import CertifiedSettings
+from absynth.training.certified.stage import decode
 
 BIAS_RATE = 1e-3
 """The learning rate of the classes' biases."""

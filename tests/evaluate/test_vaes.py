@@ -19,15 +19,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from absynth import recipes
 from absynth.cli import main
 from absynth.errors import AbsynthError, FailedTasksError
 from absynth.evaluate import vaes
 from absynth.evaluate.engine import Engine, LocalEngine
 from absynth.evaluate.vaes import fit_side_by_side
+from absynth.inference import codebook
 from absynth.models.vae import VAE
 from absynth.progress import Progress, progress_display
-from absynth.training import TrainingSettings, distort, train_vaes
+from absynth.training.augmentation import distort
+from absynth.training.settings import TrainingSettings
+from absynth.training.vaes import train_vaes
 
 if TYPE_CHECKING:
     from absynth.evaluate.cluster import RayEngine
@@ -35,11 +37,11 @@ if TYPE_CHECKING:
 SETTINGS = TrainingSettings(epochs=4, batch_size=5, learning_rate=1e-2, seed=3, emphasis=1.0)
 PROTOTYPES = 40
 DRIVER = f"""
-from absynth import recipes
 from absynth.cli import main
 from absynth.evaluate import vaes
+from absynth.inference import codebook
 
-recipes.CODEBOOK_SIZE, vaes.PIECE = {PROTOTYPES}, 0.0
+codebook.CODEBOOK_SIZE, vaes.PIECE = {PROTOTYPES}, 0.0
 main()
 """
 """The command line whose jobs end at every checkpoint."""
@@ -54,7 +56,7 @@ Train = Callable[..., tuple[list[VAE], list[list[float]]]]
 def _short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs end at every checkpoint."""
     monkeypatch.setattr(vaes, "PIECE", 0.0)
-    monkeypatch.setattr(recipes, "CODEBOOK_SIZE", PROTOTYPES)
+    monkeypatch.setattr(codebook, "CODEBOOK_SIZE", PROTOTYPES)
 
 
 @pytest.fixture

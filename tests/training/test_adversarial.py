@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from absynth.adversarial import Adversary, measure_robustness
 from absynth.errors import AbsynthError
 from absynth.models.cnn import StridedCNN
 from absynth.progress import Progress
+from absynth.training.adversarial import Adversary, measure_robustness
 
 Tensors = tuple[Tensor, Tensor]
 

@@ -12,30 +12,29 @@ import torch
 from torch import Tensor
 
 import absynth
-from absynth.certified import (
-    CERTIFIED_BINARY,
-    CertifiedSettings,
-    decode,
-    draw_codebook,
-    encode,
-    lacking_pixels,
-    train_certified_abs,
-    train_codebook_abs,
-    train_for_certificates,
-)
 from absynth.data.split import Validation
 from absynth.errors import AbsynthError
-from absynth.inference import ABS, CodebookABS
+from absynth.inference import ABS, FAST, CodebookABS
 from absynth.inference.codebook import draw_latents
 from absynth.models.cnn import Binarized
 from absynth.models.confidence import ALPHA, fit_alpha
 from absynth.models.front import Clamped, seen_by, unwrap
 from absynth.models.pretrained import PretrainedModel
 from absynth.models.vae import VAE, Decoder, Posterior
-from absynth.pairs import box_distance
 from absynth.progress import Progress
-from absynth.recipes import FAST, read_validation, write_encoders
-from absynth.training import TrainingSettings, bend
+from absynth.training.assignment import Assignment
+from absynth.training.augmentation import bend
+from absynth.training.certified.distances import box_distance
+from absynth.training.certified.from_nothing import train_from_nothing
+from absynth.training.certified.learning import lacking_pixels
+from absynth.training.certified.settings import CertifiedSettings
+from absynth.training.certified.stage import decode, train_for_certificates
+from absynth.training.encoders import write_encoders
+from absynth.training.finishing import read_validation
+from absynth.training.latents import draw_codebook, encode
+from absynth.training.recipes.certified_binary_abs import STAGES as CERTIFIED_BINARY
+from absynth.training.recipes.codebook_abs import train_codebook_abs
+from absynth.training.settings import TrainingSettings
 
 SETTINGS = CertifiedSettings(rounds=4, images=40, compared=30, batch_size=10, learning_rate=1e-3, rivals=3)
 GREY = replace(SETTINGS, rounds=6, learning_rate=3e-4)
@@ -116,7 +115,7 @@ def test_the_copies_of_an_image_are_left_out_with_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drawn = Mock(wraps=draw_codebook)
-    monkeypatch.setattr("absynth.certified.draw_codebook", drawn)
+    monkeypatch.setattr("absynth.training.certified.stage.draw_codebook", drawn)
     decoders = [make_decoder(seed).folded() for seed in range(3)]
     train_decoders(decoders, digits, replace(SETTINGS, rounds=1), tmp_path, progress, copies=2)
     _, labels, left_out, *_ = drawn.call_args.args
@@ -131,8 +130,7 @@ def test_images_are_encoded_by_their_own_class_and_then_bent_copies(
 ) -> None:
     vaes = [VAE(hidden=(10,)).eval() for _ in range(2)]
     images, labels = make_images(12), torch.arange(12) % 2
-    settings = replace(SETTINGS, copies=2, tail=0.2)
-    posterior = encode(vaes, images, labels, settings, torch.Generator().manual_seed(0))
+    posterior = encode(vaes, images, labels, 2, torch.Generator().manual_seed(0))
     assert posterior.mean.shape == posterior.log_variance.shape == (36, 8)
     for row in range(12):
         mean, log_variance = vaes[row % 2].encoder(images[row][None])
@@ -204,16 +202,9 @@ def test_training_raises_the_radii_of_the_images(
 def test_a_binary_model_is_stored_with_its_radii(
     base: Path, digits: tuple[Tensor, Tensor], progress: Progress, tmp_path: Path
 ) -> None:
-    model = train_codebook_abs(
-        base,
-        *digits,
-        settings=replace(CERTIFIED_BINARY[-1], rounds=1, images=20, compared=30, batch_size=10),
-        prototypes=35,
-        out=tmp_path / "binary",
-        command="a command",
-        progress=progress,
-        validation=Validation(0.2),
-    )
+    work = Assignment(*digits, tmp_path / "binary", "a command", progress, validation=Validation(0.2))
+    settings = replace(CERTIFIED_BINARY[-1], rounds=1, images=20, compared=30, batch_size=10)
+    model = train_codebook_abs(work, base, settings, prototypes=35)
     loaded = absynth.load(tmp_path / "binary")
     assert isinstance(loaded, Binarized)
     assert torch.equal(loaded(digits[0]).argmax(1), model(digits[0]).argmax(1))
@@ -233,7 +224,7 @@ def test_the_weights_are_averaged_over_the_last_rounds(
     decoders = [make_decoder(seed).folded() for seed in range(3)]
     rounds: list[list[Tensor]] = []
     monkeypatch.setattr(
-        "absynth.certified.Run.save",
+        "absynth.training.checkpoints.Run.save",
         lambda *_: rounds.append([weights.detach().clone() for weights in weights_of(decoders)]),
     )
     train_decoders(decoders, digits, AVERAGED, tmp_path, progress)
@@ -259,15 +250,8 @@ def test_an_interrupted_run_ends_with_the_same_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def run(name: str) -> CodebookABS:
-        return train_codebook_abs(
-            base,
-            *digits,
-            settings=settings,
-            prototypes=35,
-            out=tmp_path / name,
-            command="a command",
-            progress=progress,
-        )
+        work = Assignment(*digits, tmp_path / name, "a command", progress)
+        return train_codebook_abs(work, base, settings, prototypes=35)
 
     whole = run("whole")
     with monkeypatch.context() as patched:
@@ -279,7 +263,7 @@ def test_an_interrupted_run_ends_with_the_same_model(
                 raise KeyboardInterrupt
             return box_distance(*arguments)
 
-        patched.setattr("absynth.certified.box_distance", interrupted)
+        patched.setattr("absynth.training.certified.settings.box_distance", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run("parts")
     resumed = run("parts")
@@ -292,22 +276,18 @@ def test_an_interrupted_run_ends_with_the_same_model(
     assert torch.equal(loaded(images).argmax(1), whole(images).argmax(1))
 
 
-def train_from_nothing(
+def train_small(
     digits: tuple[Tensor, Tensor], folder: Path, progress: Progress, **changes: object
 ) -> PretrainedModel:
     """A certified model of three classes with small layers."""
     first = replace(SETTINGS, rounds=2)
     last = replace(first, averaged=0.5, pixels_weight=0.1, **changes)  # type: ignore[arg-type]
-    return train_certified_abs(
-        *digits,
+    return train_from_nothing(
+        Assignment(*digits, folder, "a command", progress, validation=Validation(0.2)),
         explaining=TrainingSettings(epochs=3, batch_size=10, learning_rate=2e-3, seed=0, emphasis=2.0),
         hidden=(20, 12),
         stages=(first, last),
         prototypes=35,
-        out=folder,
-        command="a command",
-        progress=progress,
-        validation=Validation(0.2),
     )
 
 
@@ -321,7 +301,7 @@ def test_a_model_trained_from_nothing_is_stored_with_what_it_was_trained_for(
     progress: Progress,
     tmp_path: Path,
 ) -> None:
-    model = train_from_nothing(digits, tmp_path / "model", progress, **changes, seed=3)
+    model = train_small(digits, tmp_path / "model", progress, **changes, seed=3)
     loaded = absynth.load(tmp_path / "model")
     assert type(loaded) is kind
     assert torch.equal(loaded(digits[0]), model(digits[0]))
@@ -344,8 +324,8 @@ def test_a_model_trained_from_nothing_is_stored_with_what_it_was_trained_for(
 def test_the_weight_of_the_prior_is_for_the_finished_model_alone(
     digits: tuple[Tensor, Tensor], progress: Progress, tmp_path: Path
 ) -> None:
-    whole = unwrap(train_from_nothing(digits, tmp_path / "model", progress))
-    less = unwrap(train_from_nothing(digits, tmp_path / "model", progress, prior_weight=0.5))
+    whole = unwrap(train_small(digits, tmp_path / "model", progress))
+    less = unwrap(train_small(digits, tmp_path / "model", progress, prior_weight=0.5))
     assert isinstance(whole, CodebookABS)
     assert isinstance(less, CodebookABS)
     assert torch.equal(less.prototype_images, whole.prototype_images)
@@ -356,14 +336,16 @@ def test_the_weight_of_the_prior_is_for_the_finished_model_alone(
 def test_training_from_nothing_goes_on_where_it_was(
     digits: tuple[Tensor, Tensor], progress: Progress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = train_from_nothing(digits, tmp_path / "whole", progress)
+    whole = train_small(digits, tmp_path / "whole", progress)
     with monkeypatch.context() as patched:
-        patched.setattr("absynth.certified.mine", Mock(side_effect=KeyboardInterrupt))
+        patched.setattr("absynth.training.certified.stage.mine", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            train_from_nothing(digits, tmp_path / "parts", progress)
+            train_small(digits, tmp_path / "parts", progress)
     with monkeypatch.context() as patched:
-        patched.setattr("absynth.training.variational", Mock(side_effect=AssertionError("trained again")))
-        resumed = train_from_nothing(digits, tmp_path / "parts", progress)
+        patched.setattr(
+            "absynth.training.vaes.variational", Mock(side_effect=AssertionError("trained again"))
+        )
+        resumed = train_small(digits, tmp_path / "parts", progress)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 

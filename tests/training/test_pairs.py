@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from absynth import pairs as pairs_module
 from absynth.certify.front import Front
 from absynth.certify.halfspace import crossing
 from absynth.models.front import limits
-from absynth.pairs import box_distance, clamped_distance, mine, nearest_in_pixels, pixel_distance
+from absynth.training.certified import distances
+from absynth.training.certified.distances import box_distance, clamped_distance, pixel_distance
+from absynth.training.certified.pairs import mine, nearest_in_pixels
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_the_distance_behind_a_clamp_is_that_of_the_certificates() -> None:
 
 
 def test_the_derivative_of_the_distance_behind_a_clamp_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairs_module, "HALVINGS", 50)
+    monkeypatch.setattr(distances, "HALVINGS", 50)
     images, *variables = scattered(20)
     inputs = [part.clone().requires_grad_() for part in variables]
     slopes = torch.autograd.grad(clamped_distance(images, *inputs, tail=0.1).sum(), inputs)

@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,30 +7,30 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from typer.main import get_command
 
-from absynth import recipes
+from absynth.cli import app
+from absynth.data.split import Validation
 from absynth.errors import AbsynthError
-from absynth.inference import ABS
+from absynth.inference import ABS, FAST, codebook
 from absynth.models.cnn import CNN, Binarized, StridedCNN
 from absynth.models.pretrained import PretrainedModel, load_folder
 from absynth.progress import Progress
-from absynth.recipes import (
-    DEFAULTS,
-    EXAMINER,
-    FAST,
-    RECIPES,
-    TRAINER,
-    Goal,
-    accuracy,
-    train,
-    train_madry,
-    training_settings,
-)
-from absynth.training import TrainingSettings
+from absynth.training.assignment import Assignment
+from absynth.training.finishing import accuracy
+from absynth.training.recipe import Options, choose_training
+from absynth.training.recipes import RECIPES, find_recipe
+from absynth.training.recipes import abs as abs_recipe
+from absynth.training.recipes import cnn as cnn_recipe
+from absynth.training.recipes import madry as madry_recipe
+from absynth.training.recipes.madry import EXAMINER, TRAINER, Goal, train_madry
+from absynth.training.settings import TrainingSettings
 from absynth.zoo import load
 
 Train = Callable[..., PretrainedModel]
-SETTINGS = TrainingSettings(epochs=2, batch_size=16, learning_rate=3e-3, seed=1)
+ASKED = {"epochs": 2, "batch_size": 16, "learning_rate": 3e-3, "seed": 1}
+NETWORKS = ("abs", "cnn", "binary-cnn", "madry")
+"""Recipes of the plain training loop alone."""
 
 
 @pytest.fixture
@@ -44,11 +45,14 @@ def digits() -> tuple[Tensor, Tensor]:
 
 @pytest.fixture
 def run(digits: tuple[Tensor, Tensor], progress: Progress, monkeypatch: pytest.MonkeyPatch) -> Train:
-    monkeypatch.setattr(recipes, "CODEBOOK_SIZE", 40)
+    monkeypatch.setattr(codebook, "CODEBOOK_SIZE", 40)
 
-    def run_train(name: str, out: Path, **changes: Any) -> PretrainedModel:
-        given = {"settings": SETTINGS, "command": f"absynth train {name}", "progress": progress} | changes
-        return train(name, *digits, out=out, **given)
+    def run_train(
+        name: str, out: Path, *, augmented: bool = False, data: tuple[Tensor, Tensor] = digits, **changes: Any
+    ) -> PretrainedModel:
+        plain = {"rounds": 0, "emphasis": 0.0} if name == "abs" else {}
+        train = find_recipe(name).plan(Options(**{**ASKED, **plain, **changes}))
+        return train(Assignment(*data, out, f"absynth train {name}", progress, augmented=augmented))
 
     return run_train
 
@@ -116,15 +120,15 @@ def test_adversarial_training_ends_after_its_warm_up_once_both_goals_are_met(
 ) -> None:
     settings = TrainingSettings(epochs=4, batch_size=16, learning_rate=3e-3, seed=1)
     assert 0.25 < TRAINER.warm_up < 0.5
-    _, metrics = train_madry(*digits, settings, folder=tmp_path, progress=progress, goal=goal)
-    assert metrics["epochs_run"] == epochs
+    train_madry(Assignment(*digits, tmp_path, "", progress), settings, goal=goal)
+    assert json.loads((tmp_path / "config.json").read_text())["training"]["epochs_run"] == epochs
 
 
 def test_adversarial_training_never_sees_the_images_held_out(
     digits: tuple[Tensor, Tensor], tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, Tensor] = {}
-    fit, measure = recipes.fit, recipes.measure_robustness
+    fit, measure = madry_recipe.fit, madry_recipe.measure_robustness
 
     def fitting(make: Any, images: Tensor, *given: Any, **named: Any) -> Any:
         seen["trained"] = images
@@ -134,9 +138,10 @@ def test_adversarial_training_never_sees_the_images_held_out(
         seen["held out"] = named["images"]
         return measure(model, **named)
 
-    monkeypatch.setattr(recipes, "fit", fitting)
-    monkeypatch.setattr(recipes, "measure_robustness", measuring)
-    train_madry(*digits, SETTINGS, folder=tmp_path, progress=progress, goal=Goal(images=5, restarts=1))
+    monkeypatch.setattr(madry_recipe, "fit", fitting)
+    monkeypatch.setattr(madry_recipe, "measure_robustness", measuring)
+    work = Assignment(*digits, tmp_path, "", progress)
+    train_madry(work, TrainingSettings(**ASKED), goal=Goal(images=5, restarts=1))
     together = torch.cat([seen["trained"], seen["held out"]])
     assert len(seen["held out"]) == 5
     assert together.flatten(1).unique(dim=0).equal(digits[0].flatten(1).unique(dim=0))
@@ -154,7 +159,7 @@ def test_abs_searches_fast_by_default_and_as_the_paper_on_demand(run: Train, tmp
     assert paper.settings.margin == float("inf")
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_run_again_a_recipe_ends_with_the_same_model(name: str, run: Train, tmp_path: Path) -> None:
     first = run(name, tmp_path).state_dict()
     config = (tmp_path / "config.json").read_text()
@@ -166,9 +171,8 @@ def test_run_again_a_recipe_ends_with_the_same_model(name: str, run: Train, tmp_
 def test_the_cnn_learns(
     run: Train, digits: tuple[Tensor, Tensor], tmp_path: Path, progress: Progress
 ) -> None:
-    settings = TrainingSettings(epochs=6, batch_size=16, learning_rate=1e-3, seed=1)
     for name in ("cnn", "binary-cnn"):
-        model = run(name, tmp_path / name, settings=settings)
+        model = run(name, tmp_path / name, epochs=6, learning_rate=1e-3)
         assert accuracy(model, *digits, progress=progress) == 1.0
 
 
@@ -181,7 +185,7 @@ def test_two_recipes_in_one_folder_do_not_take_each_other_for_their_own(run: Tra
     assert not all(torch.equal(tensor, inner[key]) for key, tensor in plain.state_dict().items())
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_an_augmented_run_does_not_go_on_without(name: str, run: Train, tmp_path: Path) -> None:
     run(name, tmp_path, augmented=True)
     with pytest.raises(AbsynthError, match="other perturbed"):
@@ -189,35 +193,125 @@ def test_an_augmented_run_does_not_go_on_without(name: str, run: Train, tmp_path
 
 
 def test_an_unknown_recipe_is_refused_and_the_known_ones_are_named(run: Train, tmp_path: Path) -> None:
-    with pytest.raises(AbsynthError, match=r"no recipe 'vit'.*abs, cnn, binary-cnn, madry"):
+    with pytest.raises(AbsynthError, match=r"no recipe 'vit'") as caught:
         run("vit", tmp_path)
-    with pytest.raises(AbsynthError, match=r"no recipe 'vit'.*abs, cnn, binary-cnn"):
-        training_settings("vit", None, None, None, 0)
+    assert all(name in str(caught.value) for name in RECIPES)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_there_must_be_images(tmp_path: Path, progress: Progress) -> None:
+def test_there_must_be_images(run: Train, tmp_path: Path) -> None:
     nothing = torch.zeros(0, 1, 28, 28), torch.zeros(0, dtype=torch.int64)
     with pytest.raises(AbsynthError, match="no training images"):
-        train("cnn", *nothing, SETTINGS, out=tmp_path, command="", progress=progress)
+        run("cnn", tmp_path, data=nothing)
 
 
 def test_given_settings_replace_the_defaults() -> None:
-    assert training_settings("cnn", None, None, None, 0) == DEFAULTS["cnn"]
-    assert training_settings("abs", 3, None, 0.5, 9).least_steps == 0, "epochs that are given are kept to"
-    assert training_settings("abs", 3, None, 0.5, 9) == TrainingSettings(
+    usual = abs_recipe.SETTINGS
+    assert choose_training(cnn_recipe.SETTINGS, Options()) == cnn_recipe.SETTINGS
+    given = choose_training(usual, Options(epochs=3, learning_rate=0.5, seed=9))
+    assert given.least_steps == 0, "epochs that are given are kept to"
+    assert given == TrainingSettings(
         epochs=3,
-        batch_size=DEFAULTS["abs"].batch_size,
+        batch_size=usual.batch_size,
         learning_rate=0.5,
         seed=9,
-        emphasis=DEFAULTS["abs"].emphasis,
-        rounds=DEFAULTS["abs"].rounds,
+        emphasis=usual.emphasis,
+        rounds=usual.rounds,
     )
-    assert training_settings("abs", None, None, None, 0, 0.0).emphasis == 0
-    with pytest.raises(AbsynthError, match="trains no VAEs"):
-        training_settings("cnn", None, None, None, 0, 1.0)
+    assert choose_training(usual, Options(emphasis=0.0)).emphasis == 0
     with pytest.raises(AbsynthError, match="learning rate above 0"):
-        training_settings("abs", None, None, -1.0, 0)
+        find_recipe("abs").plan(Options(learning_rate=-1.0))
+
+
+USELESS = "has no use for --{}; leave it out."
+NO_PROTOTYPES = "takes no prototypes and no target; leave them out."
+NO_VAES = "trains no VAEs; leave the emphasis and the rounds out."
+BY_ITS_BASE = "goes by its base; leave the size and the validation out."
+NO_BASE = "builds on no other model; leave the base out."
+NO_START = "always starts from nothing; leave the start out."
+ASKED_FOR = {
+    "epochs": 3,
+    "batch_size": 5,
+    "learning_rate": 0.1,
+    "augment": True,
+    "emphasis": 1.0,
+    "rounds": 1,
+    "start": "abs",
+    "prototypes": 7,
+    "target": 2.0,
+    "size": 32,
+    "validation": 0.2,
+    "base": "abs",
+}
+OF_NETWORKS = {
+    "emphasis": NO_VAES,
+    "rounds": NO_VAES,
+    "start": NO_START,
+    "prototypes": NO_PROTOTYPES,
+    "target": NO_PROTOTYPES,
+    "base": NO_BASE,
+}
+OF_CERTIFIED = {"augment": USELESS, "emphasis": USELESS, "start": USELESS, "base": NO_BASE}
+OF_BASES = {"augment": USELESS, "emphasis": USELESS, "start": USELESS, "epochs": USELESS} | {
+    "size": BY_ITS_BASE,
+    "validation": BY_ITS_BASE,
+}
+REFUSED: dict[str, dict[str, str]] = {
+    "abs": {"prototypes": NO_PROTOTYPES, "target": NO_PROTOTYPES, "base": NO_BASE},
+    "cnn": OF_NETWORKS,
+    "binary-cnn": OF_NETWORKS,
+    "madry": OF_NETWORKS,
+    "certified-abs": OF_CERTIFIED,
+    "certified-binary-abs": OF_CERTIFIED,
+    "codebook-abs": OF_BASES,
+    "binary-abs": OF_BASES
+    | dict.fromkeys(("batch_size", "learning_rate", "rounds"), USELESS)
+    | {"prototypes": NO_PROTOTYPES, "target": NO_PROTOTYPES},
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_takes_what_it_uses_and_says_why_not_the_rest(name: str) -> None:
+    recipe = find_recipe(name)
+    for option, value in ASKED_FOR.items():
+        asked = Options(**{option: value})  # type: ignore[arg-type]
+        reason = REFUSED[name].get(option)
+        if reason is None:
+            recipe.plan(asked)
+            continue
+        sentence = f"The recipe '{name}' {reason.format(option.replace('_', '-'))}"
+        with pytest.raises(AbsynthError, match=f"^{re.escape(sentence)}$"):
+            recipe.plan(asked)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_only_vaes_are_trained_side_by_side(name: str) -> None:
+    asked = Options(engine="ray")
+    if name in ("abs", "certified-abs", "certified-binary-abs"):
+        find_recipe(name).plan(asked)
+        return
+    with pytest.raises(AbsynthError, match=f"train on a cluster; for '{name}' leave --engine"):
+        find_recipe(name).plan(asked)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_is_held_out_by_default(name: str) -> None:
+    recipe = find_recipe(name)
+    if name in ("codebook-abs", "binary-abs"):
+        assert recipe.base_of(Options()) == "abs"
+        assert recipe.base_of(Options(base="mine")) == "mine"
+        assert recipe.validation(Options(), digits=True) == Validation(0.0)
+        return
+    assert recipe.base_of(Options()) is None
+    of_digits = 1 / 12 if name.startswith("certified") else 0.0
+    assert recipe.validation(Options(seed=3), digits=True) == Validation(of_digits, 3)
+    assert recipe.validation(Options(seed=3), digits=False) == Validation(0.1, 3)
+    assert recipe.validation(Options(validation=0.3), digits=True) == Validation(0.3)
+
+
+def test_the_command_line_names_every_recipe() -> None:
+    (argument,) = (found for found in get_command(app).commands["train"].params if found.name == "model")
+    assert argument.help == ", ".join(RECIPES) + "."
 
 
 def test_accuracy_counts_every_image_once(progress: Progress) -> None:

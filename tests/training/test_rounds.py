@@ -8,15 +8,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from absynth import recipes
 from absynth.errors import AbsynthError
-from absynth.inference import ABS, CodebookABS
+from absynth.inference import ABS, FAST, CodebookABS, codebook
 from absynth.inference.codebook import draw_latents
 from absynth.models.vae import Decoder
 from absynth.progress import Progress
-from absynth.recipes import FAST, train_abs, training_settings
-from absynth.rounds import CLEAR, ROUNDS, SEARCHED, training_margins
-from absynth.training import TrainingSettings, train_vaes, variational
+from absynth.training import rounds
+from absynth.training.assignment import Assignment
+from absynth.training.losses import variational
+from absynth.training.recipe import Options
+from absynth.training.recipes import abs as abs_recipe
+from absynth.training.recipes import find_recipe
+from absynth.training.recipes.abs import ROUNDS, train_abs
+from absynth.training.rounds import CLEAR, SEARCHED, training_margins
+from absynth.training.settings import TrainingSettings
+from absynth.training.vaes import train_vaes
 
 SETTINGS = TrainingSettings(epochs=3, batch_size=16, learning_rate=3e-3, seed=1, rounds=2)
 
@@ -35,11 +41,10 @@ def digits() -> tuple[Tensor, Tensor]:
 def train(
     digits: tuple[Tensor, Tensor], progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
-    monkeypatch.setattr(recipes, "CODEBOOK_SIZE", 40)
+    monkeypatch.setattr(codebook, "CODEBOOK_SIZE", 40)
 
-    def run(folder: Path, **changes: Any) -> Any:
-        given = {"settings": SETTINGS} | changes
-        return train_abs(*digits, folder=folder / "checkpoints", progress=progress, **given)
+    def run(folder: Path, settings: TrainingSettings = SETTINGS) -> Any:
+        return train_abs(Assignment(*digits, folder, "", progress), settings)
 
     return run
 
@@ -89,8 +94,8 @@ def test_each_round_goes_on_with_weight_on_all_that_was_ever_at_stake(
         calls[-1]["result"] = result[0]
         return result
 
-    monkeypatch.setattr(recipes, "training_margins", lambda *_: next(answers))
-    monkeypatch.setattr(recipes, "train_vaes", spying)
+    monkeypatch.setattr(rounds, "training_margins", lambda *_: next(answers))
+    monkeypatch.setattr(abs_recipe, "train_vaes", spying)
     train(tmp_path)
     first, second, third = calls
     assert first["start"] is None
@@ -122,38 +127,36 @@ def test_the_weight_of_an_image_moves_the_loss(make_images: Callable[..., Tensor
 def test_an_interrupted_round_goes_on_with_the_margins_it_began_with(
     train: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, _ = train(tmp_path / "whole")
-    real = recipes.train_vaes
+    whole = train(tmp_path / "whole")
+    real = abs_recipe.train_vaes
 
     def failing(*given: Any, **named: Any) -> Any:
         if "importance" in named:
             raise KeyboardInterrupt
         return real(*given, **named)
 
-    monkeypatch.setattr(recipes, "train_vaes", failing)
+    monkeypatch.setattr(abs_recipe, "train_vaes", failing)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "cut")
-    monkeypatch.setattr(recipes, "train_vaes", real)
-    measuring = recipes.training_margins
+    monkeypatch.setattr(abs_recipe, "train_vaes", real)
+    measuring = rounds.training_margins
     calls = []
-    monkeypatch.setattr(recipes, "training_margins", lambda *given: calls.append(1) or measuring(*given))
-    resumed, _ = train(tmp_path / "cut")
+    monkeypatch.setattr(rounds, "training_margins", lambda *given: calls.append(1) or measuring(*given))
+    resumed = train(tmp_path / "cut")
     assert len(calls) == 1  # the second round's; the first round's were kept
     assert all(torch.equal(value, whole.state_dict()[name]) for name, value in resumed.state_dict().items())
 
 
 def test_rounds_change_the_model_and_none_is_allowed(train: Callable[..., Any], tmp_path: Path) -> None:
-    with_rounds, _ = train(tmp_path / "two")
-    without, _ = train(tmp_path / "none", settings=TrainingSettings(3, 16, 3e-3, 1))
+    with_rounds = train(tmp_path / "two")
+    without = train(tmp_path / "none", settings=TrainingSettings(3, 16, 3e-3, 1))
     assert not (tmp_path / "none" / "checkpoints" / "round-1").exists()
     name = "codebook.decoders.0.layers.0.weight"
     assert not torch.equal(with_rounds.state_dict()[name], without.state_dict()[name])
 
 
 def test_rounds_that_do_not_exist_are_refused() -> None:
-    assert training_settings("abs", None, None, None, 0).rounds == 2
-    assert training_settings("abs", None, None, None, 0, rounds=0).rounds == 0
+    assert abs_recipe.SETTINGS.rounds == len(ROUNDS) == 2
+    find_recipe("abs").plan(Options(rounds=0))
     with pytest.raises(AbsynthError, match="no round 3 of training; ask for 0 to 2"):
-        training_settings("abs", None, None, None, 0, rounds=3)
-    with pytest.raises(AbsynthError, match="trains no VAEs"):
-        training_settings("cnn", None, None, None, 0, rounds=0)
+        find_recipe("abs").plan(Options(rounds=3))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from absynth.training import Perturbation, augment, distort
+from absynth.training.augmentation import Perturbation, augment, distort
 
 
 def centroids(images: Tensor) -> Tensor:

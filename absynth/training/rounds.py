@@ -7,13 +7,19 @@ by how little the model before the round prefers their class to the next.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from safetensors.torch import save
 from torch import Tensor
 
+from absynth.errors import AbsynthError
+from absynth.files import write_bytes
 from absynth.inference import ABS
+from absynth.models.pretrained import read_weights
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels, Losses
 
@@ -27,6 +33,7 @@ SEARCHED = 2.0
 """What the search adds to such a margin, about: the own class gains more by it than the others do."""
 
 IMAGES_AT_ONCE = 250
+MARGINS_NAME = "margins.safetensors"
 
 
 @dataclass(frozen=True)
@@ -52,13 +59,6 @@ class Round:
         tensor([9., 5., 1.])
         """
         return 1 + self.focus * torch.sigmoid((self.margin - margins) / SOFTNESS)
-
-
-ROUNDS = (
-    Round(epochs=0.21, rate=0.5, focus=8.0, margin=3.0),
-    Round(epochs=0.33, rate=0.75, focus=10.0, margin=4.0),
-)
-"""What the shipped ABS went through."""
 
 
 def _margins(losses: Losses, labels: Labels) -> Float[Tensor, "batch"]:
@@ -89,3 +89,31 @@ def training_margins(
         parts.append(margins)
         progress.advance(task, len(rows))
     return torch.cat(parts)
+
+
+def kept_margins(
+    folder: Path, make_model: Callable[[], ABS], images: Images, labels: Labels, progress: Progress
+) -> Float[Tensor, "batch"]:
+    """The margins of training images, measured once and kept beside the checkpoints that follow from them.
+
+    Args:
+        folder: Of these checkpoints.
+        make_model: Makes the ABS that they are measured of, if they were not measured yet.
+        images: Training images.
+        labels: Their classes.
+        progress: Where to show how far it is.
+
+    Raises:
+        AbsynthError: If what is kept is damaged.
+    """
+    path = folder / MARGINS_NAME
+    if path.exists():
+        kept = read_weights(path).get("margins")
+        if kept is None or kept.shape != (len(images),):
+            raise AbsynthError(f"The margins {path} are damaged; delete them to measure them again.")
+        return kept
+    model = make_model()
+    model.prepare()
+    margins = training_margins(model.eval(), images, labels, progress)
+    write_bytes(path, save({"margins": margins}))
+    return margins

@@ -10,12 +10,13 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from absynth.errors import AbsynthError
-from absynth.inference import ABS, CodebookABS
+from absynth.inference import ABS, FAST, CodebookABS
 from absynth.inference.codebook import draw_latents
 from absynth.models.cnn import CNN, Binarized
 from absynth.models.vae import Decoder
 from absynth.progress import progress_display
-from absynth.recipes import FAST, fit_class_factors, train_binary_abs
+from absynth.training.assignment import Assignment
+from absynth.training.recipes.binary_abs import fit_class_factors, train_binary_abs
 from absynth.zoo import load
 
 
@@ -55,11 +56,10 @@ def test_binary_abs_is_saved_with_its_factors(tmp_path: Path) -> None:
     base.prepare()
     images, labels = torch.rand(12, 1, 28, 28), torch.arange(12) % 2
     with progress_display(False) as progress:
-        model = train_binary_abs(
-            base, images, labels, seed=0, out=tmp_path, command="absynth train binary-abs", progress=progress
-        )
+        work = Assignment(images, labels, tmp_path, "absynth train binary-abs", progress)
+        model = train_binary_abs(work, base)
         with pytest.raises(AbsynthError, match="trained ABS"):
-            train_binary_abs(CNN(), images, labels, seed=0, out=tmp_path, command="", progress=progress)
+            train_binary_abs(work, CNN())
     assert isinstance(model, Binarized)
     assert isinstance(model.model, ABS)
     assert sum(model.model.class_factors) == pytest.approx(2, abs=1e-3)

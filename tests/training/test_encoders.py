@@ -6,25 +6,28 @@ from shutil import copy
 import pytest
 import torch
 
-from absynth import recipes
 from absynth.errors import AbsynthError
+from absynth.inference import codebook
 from absynth.models.pretrained import PretrainedModel
 from absynth.progress import progress_display
-from absynth.recipes import read_vaes, train
-from absynth.training import TrainingSettings
+from absynth.training.assignment import Assignment
+from absynth.training.encoders import read_vaes
+from absynth.training.recipe import Options
+from absynth.training.recipes import find_recipe
 
 IMAGES = torch.rand(24, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(24) % 2
 
 
 def run(out: Path, rate: float, start: Path | None = None, name: str = "abs") -> PretrainedModel:
-    settings = TrainingSettings(epochs=1, batch_size=6, learning_rate=rate, seed=3)
+    plain = {"rounds": 0, "emphasis": 0.0} if name == "abs" else {}
+    options = Options(epochs=1, batch_size=6, learning_rate=rate, seed=3, start=start and str(start), **plain)
     with progress_display(False) as progress:
-        return train(name, IMAGES, LABELS, settings, out=out, command="", progress=progress, start=start)
+        return find_recipe(name).plan(options)(Assignment(IMAGES, LABELS, out, "", progress))
 
 
 def test_a_start_is_where_training_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipes, "CODEBOOK_SIZE", 10)
+    monkeypatch.setattr(codebook, "CODEBOOK_SIZE", 10)
     run(tmp_path / "first", 1e-3)
     run(tmp_path / "second", 1e-9, start=tmp_path / "first")
     run(tmp_path / "fresh", 1e-9)
@@ -37,7 +40,7 @@ def test_a_start_is_where_training_begins(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_another_start_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipes, "CODEBOOK_SIZE", 10)
+    monkeypatch.setattr(codebook, "CODEBOOK_SIZE", 10)
     run(tmp_path / "first", 1e-3)
     with pytest.raises(AbsynthError, match="other start"):
         run(tmp_path / "first", 1e-3, start=tmp_path / "first")
@@ -54,7 +57,7 @@ def test_a_start_without_vaes_is_named(tmp_path: Path) -> None:
 def test_the_stored_vaes_are_those_of_the_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recipes, "CODEBOOK_SIZE", 10)
+    monkeypatch.setattr(codebook, "CODEBOOK_SIZE", 10)
     run(tmp_path, 1e-3)
     for label, vae in enumerate(read_vaes(tmp_path)):
         stored = torch.load(tmp_path / "checkpoints" / f"vae-{label}.pt", weights_only=True)["model"]
@@ -66,7 +69,7 @@ def test_the_stored_vaes_are_those_of_the_checkpoints(
 def test_a_start_that_lost_its_encoders_or_batch_norm_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recipes, "CODEBOOK_SIZE", 10)
+    monkeypatch.setattr(codebook, "CODEBOOK_SIZE", 10)
     run(tmp_path / "abs", 1e-3).save_pretrained(tmp_path / "folded")
     with pytest.raises(AbsynthError, match=r"encoders\.safetensors are missing"):
         read_vaes(tmp_path / "folded")

@@ -7,20 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from absynth.adversarial import Adversary
 from absynth.errors import AbsynthError
 from absynth.models.cnn import CNN
 from absynth.models.vae import VAE, elbo_losses
 from absynth.progress import Progress
-from absynth.training import (
-    Loss,
-    TrainingSettings,
-    augment,
-    cross_entropy,
-    fit,
-    train_vaes,
-    variational,
-)
+from absynth.training.adversarial import Adversary
+from absynth.training.augmentation import augment
+from absynth.training.loop import fit
+from absynth.training.losses import Loss, cross_entropy, variational
+from absynth.training.settings import TrainingSettings
+from absynth.training.vaes import train_vaes
 
 SETTINGS = TrainingSettings(epochs=3, batch_size=7, learning_rate=1e-2, seed=3)
 Fit = Callable[..., tuple[nn.Module, list[float]]]

@@ -2,21 +2,24 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from absynth import recipes
-from absynth.certified import CertifiedSettings, train_codebook_abs
 from absynth.errors import AbsynthError
-from absynth.inference import CodebookABS
+from absynth.inference import CodebookABS, codebook
 from absynth.models.cnn import CNN
 from absynth.models.vae import VAE, Posterior
 from absynth.progress import Progress
-from absynth.recipes import codebook_latents, posterior_latents, train
-from absynth.training import TrainingSettings
+from absynth.training.assignment import Assignment
+from absynth.training.certified.settings import CertifiedSettings
+from absynth.training.latents import codebook_latents, posterior_latents
+from absynth.training.recipes.abs import train_abs
+from absynth.training.recipes.codebook_abs import train_codebook_abs
+from absynth.training.settings import TrainingSettings
 from absynth.zoo import load
 
 
@@ -60,14 +63,14 @@ def test_the_means_of_copies_come_after_those_of_the_images() -> None:
 def test_codebook_abs_is_built_from_a_trained_abs(
     tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recipes, "CODEBOOK_SIZE", 40)
+    monkeypatch.setattr(codebook, "CODEBOOK_SIZE", 40)
     labels = torch.arange(30) % 2
     images = (0.1 + 0.8 * labels[:, None, None, None]).expand(-1, 1, 28, 28) + 0.1 * torch.rand(30, 1, 28, 28)
     settings = TrainingSettings(epochs=10, batch_size=5, learning_rate=1e-2, seed=0)
-    base = train("abs", images, labels, settings, out=tmp_path / "abs", command="", progress=progress)
+    base = train_abs(Assignment(images, labels, tmp_path / "abs", "", progress), settings)
     settings = CertifiedSettings(rounds=0, seed=4)
-    given = {"settings": settings, "command": "absynth train codebook-abs", "progress": progress}
-    model = train_codebook_abs(tmp_path / "abs", images, labels, out=tmp_path / "out", **given)
+    work = Assignment(images, labels, tmp_path / "out", "absynth train codebook-abs", progress)
+    model = train_codebook_abs(work, tmp_path / "abs", settings)
     loaded = load(tmp_path / "out")
     assert isinstance(loaded, CodebookABS)
     assert loaded.latents.shape == (2, 40, 8)
@@ -78,19 +81,11 @@ def test_codebook_abs_is_built_from_a_trained_abs(
     assert training["command"] == "absynth train codebook-abs"
     assert (training["rounds"], training["seed"], training["trained_on"]) == (0, 4, 30)
     with pytest.raises(AbsynthError, match="every class needs some"):
-        train_codebook_abs(tmp_path / "abs", images[::2], labels[::2], out=tmp_path / "none", **given)
+        train_codebook_abs(replace(work, images=images[::2], labels=labels[::2]), tmp_path / "abs", settings)
 
 
 def test_only_an_abs_can_be_its_base(tmp_path: Path, progress: Progress) -> None:
     CNN(2).save_pretrained(tmp_path)
     images, labels = torch.rand(4, 1, 28, 28), torch.arange(4) % 2
     with pytest.raises(AbsynthError, match="no ABS"):
-        train_codebook_abs(
-            tmp_path,
-            images,
-            labels,
-            settings=CertifiedSettings(rounds=0),
-            out=tmp_path / "out",
-            command="",
-            progress=progress,
-        )
+        train_codebook_abs(Assignment(images, labels, tmp_path / "out", "", progress), tmp_path)
