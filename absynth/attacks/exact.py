@@ -35,12 +35,11 @@ class ExactSearch(Attack):
         return {}
 
     def applies_to(self, model: nn.Module) -> bool:
-        """Whether the model decides by prototypes, with neither a threshold nor a clamp in front."""
-        from absynth.certify.codebook import find_prototypes
-        from absynth.certify.front import GREY
+        """Whether the model has exact certificates: it decides by prototypes, with nothing in front."""
+        from absynth.certify import certifiable
 
-        found = find_prototypes(model)
-        return found is not None and found[1] == GREY
+        scope = certifiable(model)
+        return scope is not None and self.norm in scope.exact
 
     def run(self, target: Target, images: Images) -> Images:
         """Certifies the images."""

@@ -4,7 +4,10 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from absynth.certify.certificate import Certificate, Certifier, certify
+from absynth.certify.certificate import Certificate
+from absynth.certify.certifier import Certifier, certify
+from absynth.certify.prover import Prover, Scope
+from absynth.certify.provers import certifiable
 from absynth.certify.summary import (
     SIZES,
     UNION,
@@ -19,7 +22,10 @@ __all__ = [
     "UNION",
     "Certificate",
     "Certifier",
+    "Prover",
+    "Scope",
     "Summary",
+    "certifiable",
     "certified_accuracy",
     "certify",
     "summarise",

@@ -9,11 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from absynth.certify.front import BINARY, GREY, Front
+from absynth.certify.front import Front, split_front
 from absynth.certify.rounding import forward_slack
 from absynth.errors import AbsynthError
-from absynth.models.cnn import Binarized
-from absynth.models.front import Clamped
 from absynth.models.prototypes import PrototypeClassifier, loss_roundings
 from absynth.rounding import score_error
 
@@ -78,13 +76,8 @@ ROUNDED_UP = 1 + 2.0**-20
 
 def find_prototypes(model: nn.Module) -> tuple[PrototypeClassifier, Front] | None:
     """The prototype classifier in ``model`` and what stands in front of it; None if there is none."""
-    front = GREY
-    if isinstance(model, Clamped):
-        front = Front(low=model.low, high=model.high)
-        model = model.model
-    while isinstance(model, Binarized):
-        model, front = model.model, BINARY
-    return (model, front) if isinstance(model, PrototypeClassifier) else None
+    behind, front = split_front(model)
+    return (behind, front) if isinstance(behind, PrototypeClassifier) else None
 
 
 def read_codebook(model: PrototypeClassifier, front: Front) -> Codebook:

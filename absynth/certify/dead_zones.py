@@ -1,6 +1,6 @@
 """What the dead zones of a clamp add to the L2 distances of all rivals: two matrix products.
 
-The dual of :mod:`absynth.certify.halfspace` gives, for any multiplier λ,
+The dual of :mod:`absynth.certify.halfspace.l2` gives, for any multiplier λ,
 
     distance² ≥ λ m − Σ_i φ_i(λ abs(g_i)),   φ_i(a) = max(0, max_{0 < e ≤ room_i} a e − (dead_i + e)²).
 
@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from absynth.certify.front import Front
+from absynth.certify.front import Clamp
 
 TRIALS = (1.0, 1.2, 1.4, 1.7, 2.0, 2.5, 3.5)
 """Values of λ₀ tried, as shares of what suits typical rivals without dead zones."""
@@ -36,7 +36,7 @@ def pixel_weights(
     image: Float[Tensor, "batch pixel"],
     own: Float[Tensor, "batch pixel"],
     multiplier: Float[Tensor, "batch"],
-    front: Front,
+    front: Clamp,
 ) -> Float[Tensor, "batch pixel"]:
     """4 c_i, from 0 to 1: the share of a pixel's part of ‖g‖² that is of use.
 
@@ -79,7 +79,7 @@ def clamped_bounds(
     seed_margins: Float[Tensor, "batch seed"],
     rivals: Float[Tensor, "entry pixel"],
     margins: Float[Tensor, "batch entry"],
-    front: Front,
+    front: Clamp,
     relative: float,
 ) -> Float[Tensor, "batch entry"]:
     """Lower bounds on the L2 distances to where rivals beat one own prototype behind a clamp.

@@ -14,7 +14,8 @@ from absynth.certify.growth import diameter
 from absynth.certify.halfspace import crossing
 from absynth.certify.polytope import project
 from absynth.certify.rounding import double_slack
-from absynth.certify.search import NEAR, Batch, Search, exact_scores
+from absynth.certify.scan import Batch, exact_scores
+from absynth.certify.search import NEAR, Search
 
 ENOUGH = 2e-4
 """Rivals whose bound comes this near to the distance of an adversarial are not solved: the gap is closed."""

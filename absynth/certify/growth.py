@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from absynth.certify.front import Front
+from absynth.certify.front import Front, Threshold
 from absynth.norms import Norm
 
 LEVELS = (64.0, 256.0)
@@ -52,8 +52,8 @@ def reach(
         return torch.full_like(image[:, 0], torch.inf)
     if norm == "l0":
         return torch.full_like(image[:, 0], growth // channels)
-    if front.binary:
-        costs = (image - 0.5).abs().sort(dim=1).values[:, : int(growth) + 1]
+    if isinstance(front, Threshold):
+        costs = front.flip(image).sort(dim=1).values[:, : int(growth) + 1]
         order = {"linf": torch.inf, "l1": 1.0, "l2": 2.0}[norm]
         spent: Tensor = torch.linalg.vector_norm(costs, ord=order, dim=1)
         return spent * ROUNDED_DOWN

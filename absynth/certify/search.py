@@ -19,23 +19,19 @@ pixel gains more than 2, so the bound depends on the margin alone. Where that le
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from absynth.certify.codebook import Codebook
 from absynth.certify.dead_zones import clamped_bounds
+from absynth.certify.front import GREY, Clamp, Threshold
 from absynth.certify.halfspace import crossing, dual_bound
 from absynth.certify.mixture import Duels, best_mixture
 from absynth.certify.rounding import double_slack
+from absynth.certify.scan import Batch, exact_scores, prune_slack, rounded_scores
 from absynth.certify.sieve import moves_within, safe_rivals
 from absynth.norms import Norm
-from absynth.rounding import gamma
-
-OWN = 32
-"""Own prototypes around the image that may enter a mixture."""
 
 CANDIDATES = (48, 128, 1024, 8192)
 """Rivals taken to level 1, more only for images where the bounds beyond are still too small."""
@@ -59,83 +55,6 @@ NEAR = 2.0**-22
 """Relative difference of distances, a few roundings of float32, that is not worth looking closer for."""
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Images of one predicted class, and what the matrix products say of them.
-
-    Attributes:
-        image: Before the threshold, float32.
-        seen: What the prototypes are compared with.
-        own_rows: Rows of the nearest own prototypes in the codebook, best first.
-        own_high: Upper bounds on their scores less ‖x‖², float32.
-        rival_low: Lower bounds on the scores of all prototypes less ‖x‖², infinite for own ones, float32.
-        length: Upper bounds on ‖q − p0‖₂ for all prototypes q, float32; None until they are
-            asked for.
-    """
-
-    image: Float[Tensor, "batch pixel"]
-    seen: Float[Tensor, "batch pixel"]
-    own_rows: Int64[Tensor, "batch own"]
-    own_high: Float[Tensor, "batch own"]
-    rival_low: Float[Tensor, "batch entry"]
-    length: Float[Tensor, "batch entry"] | None = None
-
-    def select(self, rows: Int64[Tensor, "some"]) -> Batch:
-        """Some of the images."""
-        return Batch(
-            self.image[rows],
-            self.seen[rows],
-            self.own_rows[rows],
-            self.own_high[rows],
-            self.rival_low[rows],
-            None if self.length is None else self.length[rows],
-        )
-
-
-def prune_slack(codebook: Codebook) -> Float[Tensor, "entry"]:
-    """How much each float32 score may be off in :func:`scan`: what pruning has to allow for.
-
-    A score that is added up in any order takes pixels + 3 roundings. Here the energies are shifted by this
-    slack (twice for the own prototypes), the slack of the forward is added, and two scores are subtracted,
-    five roundings more at the most: fewer than 3 (pixels + 3) in all.
-    """
-    return 3 * codebook.errors
-
-
-def scan(codebook: Codebook, image: Float[Tensor, "batch pixel"], label: int) -> Batch:
-    """Scores all prototypes for images that the model gives the class ``label``."""
-    seen = codebook.front.see(image)
-    slack = prune_slack(codebook)
-    scores = torch.addmm(codebook.energies - slack, seen, codebook.images.T, alpha=-2)
-    own = codebook.own(label)
-    count = min(OWN, own.stop - own.start)
-    nearest = (scores[:, own] + 2 * slack[own]).topk(count, largest=False)
-    scores[:, own] = torch.inf
-    return Batch(image, seen, nearest.indices + own.start, nearest.values, scores)
-
-
-def lengths_from(codebook: Codebook, rows: Int64[Tensor, "batch"]) -> Float[Tensor, "batch entry"]:
-    """Upper bounds on the distances of all prototypes from some, float32."""
-    relative = rounded_scores(codebook)
-    # 2⟨p, q⟩ is at most ‖p‖² + ‖q‖², so all the terms together are at most twice that.
-    energy = (codebook.squares[rows][:, None] + codebook.squares) * (1 + 4 * relative)
-    squares = energy.addmm_(codebook.images[rows], codebook.images.T, alpha=-2)
-    return squares.clamp_(min=0).sqrt_().mul_(1 + 4 * relative)
-
-
-def rounded_scores(codebook: Codebook) -> float:
-    """How much a sum over all pixels, and a few operations more, may be off in float32."""
-    return gamma(codebook.pixels + 8, torch.float32)
-
-
-def exact_scores(
-    codebook: Codebook, seen: Tensor, rows: Int64[Tensor, "batch some"]
-) -> Float[Tensor, "batch some"]:
-    """‖x − p‖² + w in float64, for some prototypes an image."""
-    difference = seen[:, None].double() - codebook.images[rows].double()
-    return difference.square().sum(-1) + codebook.offsets[rows].double()
-
-
 class Search:
     """The search for one class, norm and slack.
 
@@ -156,8 +75,8 @@ class Search:
         self.norm = norm
         self.channels = channels
         self.relative = rounded_scores(codebook)
-        self.by_length = not codebook.front.binary and norm in ("l2", "linf")
-        self.sifts = norm != "l2" or codebook.front.binary or codebook.front.clamps
+        self.by_length = not isinstance(codebook.front, Threshold) and norm in ("l2", "linf")
+        self.sifts = norm != "l2" or codebook.front != GREY
 
     def run(self, batch: Batch, slack: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
         """A lower bound on each image's distance to the nearest place where any rival wins.
@@ -238,9 +157,10 @@ class Search:
         needed = margins.mul_((1 - 4 * self.relative) / 2)
         if self.norm == "l0":
             return needed.div_(self.channels)
-        if not self.codebook.front.binary:
+        front = self.codebook.front
+        if not isinstance(front, Threshold):
             return needed
-        costs = (batch.image.double() - 0.5).abs().sort(dim=1).values
+        costs = front.flip(batch.image.double()).sort(dim=1).values
         spent = {"linf": costs, "l1": costs.cumsum(1), "l2": costs.square().cumsum(1)}[self.norm]
         table = torch.cat([torch.zeros_like(spent[:, :1]), spent], dim=1) * (1 - 4 * self.relative)
         table = (table.sqrt() if self.norm == "l2" else table).float()
@@ -261,7 +181,7 @@ class Search:
         """Raises the bounds of the rivals that cannot win nearer than ``distance``."""
         images, front = self.codebook.images, self.codebook.front
         best, nearby, margins = images[batch.own_rows[:, 0]], images[seeds], self._margins(batch, slack)
-        if self.norm == "l2" and front.clamps:
+        if self.norm == "l2" and isinstance(front, Clamp):
             found = clamped_bounds(
                 batch.image, best, nearby, margins.gather(1, seeds), images, margins, front, self.relative
             )
@@ -313,7 +233,7 @@ class Search:
         for some in rivals.split(width, dim=1):
             images = self.codebook.images[some]
             margins = (batch.rival_low.gather(1, some)[:, :, None] - high[:, None]).clamp_(min=0)
-            if front.binary or self.norm != "l2":
+            if isinstance(front, Threshold) or self.norm != "l2":
                 gradient, margin = 2 * (images - own[:, :1]), margins[:, :, 0]
                 parts.append(crossing(gradient, margin, image, self.norm, front, self.channels).distance)
             else:
@@ -322,7 +242,7 @@ class Search:
                 energy = (energy * (1 + 4 * self.relative)).baddbmm_(images, own.mT, alpha=-2).clamp_(min=0)
                 gain = 2 * energy.sqrt_() * (1 + 4 * self.relative)
                 bounds, choice = (margins / (gain + 1e-30)).max(-1)
-                if front.clamps:
+                if isinstance(front, Clamp):
                     row, column = (bounds < nearest[:, None]).nonzero(as_tuple=True)
                     best = choice[row, column]
                     gradient = 2 * (images[row, column] - own[row, best])

@@ -79,30 +79,19 @@ def moves_within(
         front: What stands between image and prototypes.
         channels: Channels of an image.
     """
-    up, down = front.up(image), front.down(image)
-    dead_up, dead_down = front.dead_up(image), front.dead_down(image)
-    flip = (image - 0.5).abs()
     none = torch.zeros_like(image)
-    budget = distance
     if norm == "linf":
-        if front.binary:
-            allowed = (flip <= distance[:, None]).double()
-            up, down = up * allowed, down * allowed
-        else:
-            up = up.minimum((distance[:, None] - dead_up).clamp(min=0))
-            down = down.minimum((distance[:, None] - dead_down).clamp(min=0))
-        return Moves(up, down, none, none, torch.zeros_like(distance))
+        size = distance[:, None]
+        return Moves(front.up_within(image, size), front.down_within(image, size), none, none, none[:, 0])
+    up, down = front.up(image), front.down(image)
     if norm == "l0":
         # A pixel's channels share its cost: (Σ gain_c − t)⁺ ≤ Σ (gain_c − t / channels)⁺.
-        costs = (none + 1 / channels, none + 1 / channels)
-    elif not front.binary:
-        # A move costs no less than its share of the whole move does, which pays the dead zone once.
-        costs = (up + dead_up, down + dead_down)
-    elif norm == "l1":
-        costs = (flip, flip)
-    else:
-        costs, budget = (flip.square(), flip.square()), distance.square()
-    return Moves(up, down, *costs, budget)
+        return Moves(up, down, none + 1 / channels, none + 1 / channels, distance)
+    # A move costs no less than its share of the whole move does, which pays a dead zone once.
+    up_cost, down_cost = front.cost_up(image), front.cost_down(image)
+    if norm == "l1":
+        return Moves(up, down, up_cost, down_cost, distance)
+    return Moves(up, down, up_cost.square(), down_cost.square(), distance.square())
 
 
 def _chords(moves: Moves, price: Tensor, own: Float[Tensor, "batch pixel"]) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from absynth.attacks import suite_attacks
+from absynth.certify import certifiable
 from absynth.certify.codebook import find_prototypes
 from absynth.errors import AbsynthError
 from absynth.evaluate.certification import certify_images, radii
@@ -221,7 +222,8 @@ def audit(
         AbsynthError: If the model is not of that kind.
     """
     model = load_model(name)
-    if find_prototypes(model) is None:
+    scope = certifiable(model)
+    if scope is None or not scope.proven:
         raise AbsynthError(f"'{name}' has no certificates to check; name a model by prototypes.")
     read = read_for([name], dataset, "test")
     images, labels = read.images, read.labels

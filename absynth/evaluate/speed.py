@@ -10,11 +10,10 @@ import torch
 from torch import nn
 
 from absynth.certify import certify
-from absynth.certify.codebook import find_prototypes
 from absynth.errors import AbsynthError
 from absynth.inference import CodebookABS
 from absynth.inference.codebook import draw_latents
-from absynth.models.front import Fronted
+from absynth.models.front import Fronted, unwrap
 from absynth.models.vae import Decoder
 from absynth.norms import Norm
 from absynth.shapes import Images, Labels
@@ -59,10 +58,9 @@ def certificate_speed(
     Raises:
         AbsynthError: If the model has no decoders to draw other codebooks from.
     """
-    found = find_prototypes(model)
-    if found is None or not isinstance(found[0], CodebookABS):
+    codebook = unwrap(model)
+    if not isinstance(codebook, CodebookABS):
         raise AbsynthError("The speed is measured on a codebook ABS; name codebook-abs or its binary form.")
-    codebook = found[0]
     decoders = [decoder for decoder in codebook.decoders if isinstance(decoder, Decoder)]
     for size in sizes:
         latents = draw_latents(size, seed=seed).to(images.device)

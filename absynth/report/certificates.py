@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from absynth.certify.certificate import is_closed
-from absynth.certify.paper import WARNING
+from absynth.certify.provers.paper import WARNING
 from absynth.certify.summary import SIZES, UNION, certified_accuracy, union_accuracy
 from absynth.errors import AbsynthError
 from absynth.evaluate.audit import Audit

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from absynth.certify import certify, codebook, mixture, search
+from absynth.certify import certify, codebook, mixture, scan, search
 from absynth.certify.codebook import Codebook
-from absynth.certify.front import Front
+from absynth.certify.front import Pixelwise
 from absynth.certify.mixture import Duels
 from absynth.models.front import Clamped
 from absynth.norms import NORMS
@@ -48,7 +48,7 @@ def test_a_dropped_box_sign_is_caught(toolbox: Any, monkeypatch: pytest.MonkeyPa
     images = toolbox.random_images(2, 6, 2, 3)
     assert violations(toolbox, model, model, images, "l1", binary=False) == 0
     monkeypatch.setattr(
-        Front, "room", lambda self, gradient, image: torch.where(gradient > 0, image, 1 - image)
+        Pixelwise, "room", lambda self, gradient, image: torch.where(gradient > 0, image, 1 - image)
     )
     assert violations(toolbox, model, model, images, "l1", binary=False) > 0
 
@@ -61,8 +61,8 @@ def test_a_dead_zone_counted_twice_is_caught(toolbox: Any, monkeypatch: pytest.M
     assert truth == pytest.approx(0.4, abs=0.02)
     for norm in ("l2", "linf"):
         assert float(certify(Clamped(model, 0.2), black, label, norm).radius) == pytest.approx(0.4, abs=1e-4)
-    once = Front.dead
-    monkeypatch.setattr(Front, "dead", lambda self, gradient, image: 2 * once(self, gradient, image))
+    once = Pixelwise.dead
+    monkeypatch.setattr(Pixelwise, "dead", lambda self, gradient, image: 2 * once(self, gradient, image))
     for norm in ("l2", "linf"):
         assert float(certify(Clamped(model, 0.2), black, label, norm).radius) > 0.5
 
@@ -91,7 +91,8 @@ def test_removed_pruning_slack_is_caught(
     monkeypatch.setattr(codebook.Codebook, "slack", no_forward_slack)
     black = torch.zeros(1, 1, 1, 2)
     assert violations(toolbox, large_offsets, large_offsets, black, "l2", binary=False) == 0
-    monkeypatch.setattr(search, "prune_slack", lambda book: torch.zeros_like(book.errors))
+    for module in (scan, search):
+        monkeypatch.setattr(module, "prune_slack", lambda book: torch.zeros_like(book.errors))
     assert violations(toolbox, large_offsets, large_offsets, black, "l2", binary=False) == 1
 
 

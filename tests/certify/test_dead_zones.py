@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from absynth.certify.dead_zones import clamped_bounds, pixel_weights
-from absynth.certify.front import Front
+from absynth.certify.front import Clamp
 from absynth.certify.halfspace import crossing
 from absynth.certify.search import SEEDS
 
-CLAMP = Front(low=0.125, high=0.8125)
+CLAMP = Clamp(low=0.125, high=0.8125)
 PIXELS, IMAGES, RIVALS = 60, 5, 400
 
 

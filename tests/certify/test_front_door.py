@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from absynth.certify import SIZES, Certifier, certificate, certified_accuracy, certify, search, summarise
+from absynth.certify import SIZES, Certifier, certified_accuracy, certify, scan, search, summarise
 from absynth.certify.codebook import find_prototypes, read_codebook
-from absynth.certify.paper import paper_bound
+from absynth.certify.provers import prototypes
 from absynth.errors import AbsynthError
 from absynth.models.cnn import CNN, Binarized
 from absynth.models.prototypes import NearestNeighbour
@@ -77,7 +76,7 @@ def test_a_certifier_says_the_same_and_reads_the_prototypes_once(
     labels = classifier(images).argmax(1)
     expected = [certify(classifier, images, labels, norm, exact=True) for norm in NORMS]
     certifier = Certifier(classifier)
-    monkeypatch.delattr(certificate, "read_codebook")
+    monkeypatch.delattr(prototypes, "read_codebook")
     for norm, certified in zip(NORMS, expected, strict=True):
         again = certifier.certify(images, labels, norm, exact=True)
         assert torch.equal(again.radius, certified.radius)
@@ -113,7 +112,7 @@ def test_images_asked_about_again_are_not_scanned_again(
     certifier.certify(images, labels, "l0")
     expected = certify(model, images, labels, "l2").radius
     with monkeypatch.context() as patched:
-        patched.delattr(certificate, "scan")
+        patched.delattr(prototypes, "scan")
         assert torch.equal(certifier.certify(images, labels, "l2").radius, expected)
     # Neither other images in the same place nor other labels get the answers of the first.
     images.copy_(images.flip(0))
@@ -132,9 +131,9 @@ def test_several_norms_share_one_comparison_and_say_the_same(
 
     def counting(codebook: Any, image: Tensor, label: int) -> Any:
         scanned.append(len(image))
-        return search.scan(codebook, image, label)
+        return scan.scan(codebook, image, label)
 
-    monkeypatch.setattr(certificate, "scan", counting)
+    monkeypatch.setattr(prototypes, "scan", counting)
     found = Certifier(model).certify_in(images, labels, NORMS, exact=True, batch_size=batch_size)
     assert sum(scanned) == len(images)
     assert max(scanned) <= batch_size
@@ -148,7 +147,7 @@ def test_fewer_images_are_compared_at_once_where_memory_is_short(
 ) -> None:
     labels = model(images).argmax(1)
     expected = certify(model, images, labels, "linf").radius
-    monkeypatch.setattr(certificate, "at_once", lambda size, most: 1)
+    monkeypatch.setattr(prototypes, "at_once", lambda size, most: 1)
     assert torch.equal(certify(model, images, labels, "linf").radius, expected)
 
 
@@ -157,8 +156,8 @@ def test_what_another_norm_left_behind_changes_no_bound(model: Any, images: Tens
     found = find_prototypes(model)
     assert found is not None
     codebook = read_codebook(*found)
-    batch, slack = search.scan(codebook, images.flatten(1), 0), torch.zeros(len(images), dtype=torch.float64)
-    after = replace(batch, length=search.lengths_from(codebook, batch.own_rows[:, 0]))
+    batch, slack = scan.scan(codebook, images.flatten(1), 0), torch.zeros(len(images), dtype=torch.float64)
+    after = replace(batch, length=scan.lengths_from(codebook, batch.own_rows[:, 0]))
     first = search.Search(codebook, 0, norm, 1)._first_bounds
     assert torch.equal(first(after, slack), first(batch, slack))
 
@@ -240,40 +239,3 @@ def test_summary(model: Any, toolbox: Any) -> None:
     assert certified_accuracy(torch.tensor([0.0, 1.0, 2.0, 3.0]).double(), 2.0) == 0.5
     with pytest.raises(AbsynthError, match="above 0"):
         certified_accuracy(result.radius, 0.0)
-
-
-class Inferring(nn.Module):
-    """A stand-in for continuous ABS."""
-
-    def __init__(self, distances: bool) -> None:
-        super().__init__()
-        if distances:
-            self.distances = lambda images: self.infer(images).errors / 2
-
-    def infer(self, images: Tensor) -> Any:
-        reconstructions = torch.stack([torch.zeros_like(images), torch.ones_like(images)], dim=1)
-        errors = (images[:, None] - reconstructions).flatten(2).norm(dim=2)
-        losses = errors.square() + 0.1
-        return SimpleNamespace(losses=losses, logits=-losses, reconstructions=reconstructions, errors=errors)
-
-
-@pytest.mark.parametrize("distances", [False, True])
-def test_paper_estimate(distances: bool) -> None:
-    images = torch.full((3, 1, 2, 2), 0.1)
-    images[2] = 0.9
-    result = certify(Inferring(distances).eval(), images, torch.tensor([0, 1, 1]), batch_size=2)
-    assert result.method == "paper" and not result.exact
-    assert result.warning is not None and "not a proof" in result.warning
-    own, other = 0.2, 1.8 / (2 if distances else 1)
-    expected = max(0.0, (other**2 - own**2 - 0.1) / (2 * (own + other)))
-    assert result.radius.tolist() == pytest.approx([expected, 0, expected], rel=1e-5)
-    with pytest.raises(AbsynthError, match="is for l2"):
-        certify(Inferring(distances), images, torch.tensor([0, 1, 1]), "l1")
-    with pytest.raises(AbsynthError, match="0 to 1"):
-        certify(Inferring(distances), images, torch.tensor([0, 1, 2]))
-
-
-def test_paper_bound_is_zero_where_a_rival_is_nearer() -> None:
-    labels = torch.tensor([0])
-    losses, distances = torch.tensor([[4.0, 1.0, 9.0]]), torch.tensor([[2.0, 1.0, 3.0]])
-    assert paper_bound(losses, distances, torch.tensor([2.0]), labels).tolist() == [0.0]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from absynth.certify.front import Front
+from absynth.certify.front import Clamp
 from absynth.certify.halfspace import crossing
 from absynth.models.front import limits
 from absynth.training.certified import distances
@@ -60,7 +60,7 @@ def test_the_distance_behind_a_clamp_is_that_of_the_certificates() -> None:
     images, own, rivals, margins = scattered(50)
     found = clamped_distance(images, own, rivals, margins, tail=0.1)
     low, high = limits(0.1)
-    expected = crossing(2 * (rivals - own), margins, images, "l2", Front(low=low, high=high)).distance
+    expected = crossing(2 * (rivals - own), margins, images, "l2", Clamp(low, high)).distance
     torch.testing.assert_close(found, expected, rtol=2e-3, atol=1e-3)
     hopeless = clamped_distance(images, own, rivals, 1000 + margins, tail=0.1)
     straight = (1000 + margins) / (2 * (rivals - own)).norm(dim=-1)

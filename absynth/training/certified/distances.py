@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from absynth.certify.front import Front
-from absynth.certify.halfspace import moves, prices
+from absynth.certify.front import Clamp
+from absynth.certify.halfspace.l2 import moves, prices
 from absynth.models.front import limits
 
 NEWTON_STEPS = 8
@@ -95,7 +95,7 @@ def clamped_distance(
     """The L2 distance to where a rival beats an own prototype behind a clamp, differentiably.
 
     Its square is the largest over λ of λ m − Σ_i (λ abs(g_i) e_i − (dead_i + e_i)²), the sum over the pixels
-    that λ is worth using (:mod:`absynth.certify.halfspace`). λ and the moves e are found without a
+    that λ is worth using (:mod:`absynth.certify.halfspace.l2`). λ and the moves e are found without a
     derivative: at the maximum that by either is 0. Otherwise as :func:`box_distance`.
 
     Args:
@@ -109,7 +109,7 @@ def clamped_distance(
     steep = slopes.abs()
     with torch.no_grad():
         low, high = limits(tail)
-        front = Front(low=low, high=high)
+        front = Clamp(low, high)
         room, dead = front.room(slopes, images), front.dead(slopes, images)
         price = prices(steep, room, dead)
         lower = 2 * margins.clamp(min=0) / slopes.square().sum(-1).clamp(min=LEAST_STEEPNESS)

@@ -2,19 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from absynth.certify.arguments import check_labels
+from absynth.certify.certificate import Certificate
+from absynth.certify.prover import Scope
+from absynth.errors import AbsynthError
+from absynth.norms import Norm
+from absynth.progress import Progress
 from absynth.shapes import Images, Labels, Losses
 
 WARNING = (
     "This is the paper's estimate and not a proof: it assumes that the search over latents found the global "
     "minimum for every class."
 )
+
+LATENT_RULE = "argmin over c of min over z of |x - G_c(z)|^2 + |z|^2 / 2, the minimum over all z"
+"""The decision rule that the paper's estimate is about."""
+
+
+class PaperProver:
+    """The estimate for models that infer latents (continuous ABS), in L2.
+
+    Args:
+        model: What :func:`paper_certificate` takes.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    @staticmethod
+    def scope(model: nn.Module) -> Scope | None:
+        """An estimate in L2 for a model that infers."""
+        return Scope(proven=False, norms=("l2",)) if hasattr(model, "infer") else None
+
+    def prove(
+        self,
+        images: Images,
+        labels: Labels,
+        norms: Sequence[Norm],
+        *,
+        exact: bool,
+        batch_size: int,
+        progress: Progress | None,
+    ) -> list[Certificate]:
+        """The estimates; there are no exact ones.
+
+        Raises:
+            AbsynthError: If a norm is another than L2, or a label is no class of the model.
+        """
+        return [self._estimate(images, labels, norm, batch_size) for norm in norms]
+
+    def _estimate(self, images: Images, labels: Labels, norm: Norm, batch_size: int) -> Certificate:
+        """The estimate in one norm."""
+        if norm != "l2":
+            raise AbsynthError(
+                f"The paper's estimate for continuous ABS is for l2, not {norm}; certify codebook-abs."
+            )
+        parts = [
+            paper_certificate(self.model, some, some_labels)
+            for some, some_labels in zip(images.split(batch_size), labels.split(batch_size), strict=True)
+        ]
+        radius, prediction = (torch.cat(part) for part in zip(*parts, strict=True))
+        return Certificate(norm, radius, prediction, "paper", False, LATENT_RULE, WARNING)
 
 
 def paper_bound(
