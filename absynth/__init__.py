@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from absynth.attacks import attack
     from absynth.certify import certify
     from absynth.data import load_dataset
+    from absynth.models.hub import push_to_hub
     from absynth.zoo import load, model_names
 
 __version__ = "0.1.0"
-__all__ = ["attack", "certify", "load", "load_dataset", "model_names"]
+__all__ = ["attack", "certify", "load", "load_dataset", "model_names", "push_to_hub"]
 
 _HOMES = {
     "attack": "absynth.attacks",
@@ -26,6 +27,7 @@ _HOMES = {
     "load": "absynth.zoo",
     "load_dataset": "absynth.data",
     "model_names": "absynth.zoo",
+    "push_to_hub": "absynth.models.hub",
 }
 
 

@@ -52,7 +52,7 @@ def is_identifier(name: str) -> bool:
 
 
 def download(name: str) -> Path:
-    """The folder in the Hub's cache with a model that :meth:`PretrainedModel.push_to_hub` stored.
+    """The folder in the Hub's cache with a model that :func:`push_to_hub` stored.
 
     Two files are asked for, by name: the config and, once that is known to be one of ours, the safetensors.
     Without a network, what was downloaded before is found again.
@@ -115,20 +115,30 @@ def _trouble(model: str, revision: str | None) -> Exception | None:
     return None
 
 
-def push(
+def push_to_hub(
     model: PretrainedModel,
     name: str,
-    training: dict[str, Any] | None,
+    training: dict[str, Any] | None = None,
     *,
-    private: bool | None,
-    token: str | None,
+    private: bool | None = None,
+    token: str | None = None,
 ) -> str:
-    """Stores a model on the Hub; :meth:`PretrainedModel.push_to_hub` has the arguments in full.
+    """Stores the files of ``model.save_pretrained`` on the Hugging Face Hub, for ``absynth.load(name)``.
 
     A model card is only written where there is none yet.
 
+    Args:
+        model: One of ours.
+        name: ``user/name``; made if needed, or given a new version.
+        training: How the weights came about, as for ``save_pretrained``.
+        private: Whether a model that is new there is private; by default as the user's settings say.
+        token: Of the Hub; by default the one of ``hf auth login``.
+
+    Returns:
+        Where a browser finds it.
+
     Raises:
-        AbsynthError: If the library is missing, the name is none of the Hub's, or the Hub refuses.
+        AbsynthError: If huggingface_hub is missing, the name is none of the Hub's, or the Hub refuses.
     """
     try:
         from huggingface_hub import HfApi

@@ -79,32 +79,6 @@ class PretrainedModel(nn.Module):
         write_text(folder / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
         return folder
 
-    def push_to_hub(
-        self,
-        name: str,
-        training: dict[str, Any] | None = None,
-        *,
-        private: bool | None = None,
-        token: str | None = None,
-    ) -> str:
-        """Stores the files of :meth:`save_pretrained` on the Hugging Face Hub, for ``absynth.load(name)``.
-
-        Args:
-            name: ``user/name``; made if needed, or given a new version.
-            training: How the weights came about, as for :meth:`save_pretrained`.
-            private: Whether a model that is new there is private; by default as the user's settings say.
-            token: Of the Hub; by default the one of ``hf auth login``.
-
-        Returns:
-            Where a browser finds it.
-
-        Raises:
-            AbsynthError: If huggingface_hub is missing or the Hub refuses.
-        """
-        from absynth.models.hub import push
-
-        return push(self, name, training, private=private, token=token)
-
 
 def _compact(tensor: Tensor) -> Tensor:
     half = tensor.half() if tensor.is_floating_point() else tensor

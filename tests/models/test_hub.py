@@ -165,7 +165,7 @@ def test_what_one_user_pushes_another_loads(
     name: str, hub: Hub, make_decoder: Callable[..., Decoder], make_images: Callable[[int], Tensor]
 ) -> None:
     model = MODELS[name](make_decoder).eval()
-    address = model.push_to_hub(f"someone/{name}", {"command": "absynth train"}, token=TOKEN)
+    address = absynth.push_to_hub(model, f"someone/{name}", {"command": "absynth train"}, token=TOKEN)
     assert address == f"{hub.address}/someone/{name}"
     files = hub.models[f"someone/{name}"][-1][1]
     assert sorted(files) == ["README.md", "config.json", "model.safetensors"]
@@ -189,7 +189,7 @@ def test_what_was_downloaded_is_found_without_a_network(
     hub: Hub, constants: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = CNN(3).eval()
-    model.push_to_hub("a/b", token=TOKEN)
+    absynth.push_to_hub(model, "a/b", token=TOKEN)
     absynth.load("a/b")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     images = torch.rand(2, 1, 28, 28)
@@ -218,9 +218,9 @@ def test_a_cache_laid_out_by_hand_is_enough(
 
 def test_a_revision_is_kept_to_and_a_card_is_left_alone(hub: Hub) -> None:
     first, second = CNN(3).eval(), CNN(4).eval()
-    first.push_to_hub("a/b", token=TOKEN, private=True)
+    absynth.push_to_hub(first, "a/b", token=TOKEN, private=True)
     commit = hub.commit("a/b", {"README.md": b"My own words."})
-    second.push_to_hub("a/b", token=TOKEN)
+    absynth.push_to_hub(second, "a/b", token=TOKEN)
     assert hub.models["a/b"][-1][1]["README.md"] == b"My own words."
     assert hub.private == [True, False]
     images = torch.rand(1, 1, 28, 28)
@@ -279,20 +279,20 @@ def test_no_network(constants: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         absynth.load("a/b")
     with pytest.raises(AbsynthError, match=r"did not take a/b \(.*\); log in with 'hf auth login'"):
-        CNN(3).push_to_hub("a/b", token=TOKEN)
+        absynth.push_to_hub(CNN(3), "a/b", token=TOKEN)
 
 
 @pytest.mark.parametrize("token", ["another", None])
 def test_a_token_that_may_not_write(hub: Hub, token: str | None) -> None:
     with pytest.raises(AbsynthError, match=r"did not take a/b \(.*\); log in with 'hf auth login'"):
-        CNN(3).push_to_hub("a/b", token=token)
+        absynth.push_to_hub(CNN(3), "a/b", token=token)
     assert not hub.models
 
 
 @pytest.mark.parametrize("name", ["name", "user/name/more", "user/name@main", "../name"])
 def test_a_name_that_is_none(constants: Any, name: str) -> None:
     with pytest.raises(AbsynthError, match="give one like user/name"):
-        CNN(3).push_to_hub(name)
+        absynth.push_to_hub(CNN(3), name)
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,7 +300,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AbsynthError, match=r"no folder 'a/b'; .*pip install 'absynth\[hub\]'"):
         absynth.load("a/b")
     with pytest.raises(AbsynthError, match=r"pip install 'absynth\[hub\]'"):
-        CNN(3).push_to_hub("a/b")
+        absynth.push_to_hub(CNN(3), "a/b")
 
 
 def test_the_command_line_tells_it_in_one_sentence(hub: Hub, fails: Callable[..., str]) -> None:
