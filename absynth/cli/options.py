@@ -38,7 +38,7 @@ class ClusterOptions:
     """Whether a command runs in this process or on a cluster.
 
     Attributes:
-        engine: ``--engine``; this and the others are what :func:`absynth.evaluate.engine.open_engine` takes.
+        engine: ``--engine``; this and the others are what :func:`absynth.engine.open_engine` takes.
         address: ``--address``.
         cpus_per_task: ``--cpus-per-task``.
         gpus_per_task: ``--gpus-per-task``.

@@ -9,8 +9,9 @@ from dataclasses import astuple, dataclass
 
 from absynth.cli.options import ClusterOptions
 from absynth.data import Dataset
+from absynth.engine import Engine, open_engine
 from absynth.evaluate.data import read_for
-from absynth.evaluate.engine import Engine, open_engine
+from absynth.evaluate.models import own_modules
 from absynth.evaluate.tasks import choose_images
 from absynth.norms import Norm, parse_norm
 from absynth.progress import Progress, progress_display
@@ -98,7 +99,10 @@ def open_engine_and_progress(options: ClusterOptions, *, quiet: bool) -> Generat
         quiet: Show no progress.
 
     Raises:
-        AbsynthError: As for :func:`absynth.evaluate.engine.open_engine`.
+        AbsynthError: As for :func:`absynth.engine.open_engine`.
     """
-    with open_engine(*astuple(options)) as engine, progress_display(not quiet) as progress:
+    with (
+        open_engine(*astuple(options), by_value=own_modules) as engine,
+        progress_display(not quiet) as progress,
+    ):
         yield engine, progress

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from absynth.certify import Certifier
+from absynth.engine import Engine, Job, LocalEngine, run_jobs
 from absynth.errors import AbsynthError, first_line
-from absynth.evaluate.engine import Engine, Job, LocalEngine, run_jobs
 from absynth.evaluate.tasks import data_hash, weights_hash
 from absynth.files import atomic_path, write_text
 from absynth.norms import NORMS, Norm

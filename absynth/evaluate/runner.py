@@ -13,8 +13,8 @@ from rich.progress import TaskID
 from torch import Tensor, nn
 
 from absynth.attacks.suites import find_attack
+from absynth.engine import Engine, Job, LocalEngine, run_jobs
 from absynth.evaluate.data import read_for
-from absynth.evaluate.engine import Engine, Job, LocalEngine, run_jobs
 from absynth.evaluate.models import identity, load_classifier
 from absynth.evaluate.smallest import keep_smallest
 from absynth.evaluate.store import Record, ResultStore

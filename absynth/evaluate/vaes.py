@@ -12,7 +12,7 @@ from typing import Any
 from rich.progress import TaskID
 from torch import nn
 
-from absynth.evaluate.engine import Engine, Job, run_jobs
+from absynth.engine import Engine, Job, run_jobs
 from absynth.files import write_bytes
 from absynth.models.vae import VAE
 from absynth.progress import Progress, progress_display

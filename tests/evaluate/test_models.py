@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from absynth.errors import AbsynthError
-from absynth.evaluate.models import check_name, find_function, identity, load_classifier
+from absynth.evaluate.models import check_name, find_function, identity, load_classifier, own_modules
 from absynth.evaluate.tasks import weights_hash
 from absynth.models.cnn import CNN
 from absynth.models.pretrained import device_of
@@ -131,3 +132,21 @@ def test_what_goes_wrong_in_a_users_file_is_told_in_one_sentence(
     file.write_text(source)
     with pytest.raises(AbsynthError, match=sentence):
         load_classifier(f"{file}:make_model")
+
+
+def test_a_users_files_are_told_from_installed_modules(tmp_path: Path) -> None:
+    (tmp_path / "makes_one.py").write_text(
+        "import json\nimport lies_beside, lies_deeper\nfrom torch import nn\n"
+        "def make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))\n"
+    )
+    (tmp_path / "lies_beside.py").write_text("")
+    (tmp_path / "lies_deeper").mkdir()
+    (tmp_path / "lies_deeper" / "__init__.py").write_text("")
+    load_classifier(f"{tmp_path}/makes_one.py:make")
+    names = {name_of(module) for module in own_modules()}
+    assert {"makes_one.py", "lies_beside.py"} <= names
+    assert not {"__init__.py", "nn.py"} & names
+
+
+def name_of(module: Any) -> str:
+    return Path(module.__file__).name

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from absynth.cli import main
+from absynth.engine import Engine, LocalEngine
 from absynth.errors import AbsynthError, FailedTasksError
 from absynth.evaluate import vaes
-from absynth.evaluate.engine import Engine, LocalEngine
 from absynth.evaluate.vaes import fit_side_by_side
 from absynth.inference import codebook
 from absynth.models.vae import VAE
@@ -32,7 +32,7 @@ from absynth.training.settings import TrainingSettings
 from absynth.training.vaes import train_vaes
 
 if TYPE_CHECKING:
-    from absynth.evaluate.cluster import RayEngine
+    from absynth.engine.cluster import RayEngine
 
 SETTINGS = TrainingSettings(epochs=4, batch_size=5, learning_rate=1e-2, seed=3, emphasis=1.0)
 PROTOTYPES = 40

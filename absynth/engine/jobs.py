@@ -1,4 +1,4 @@
-"""Where the pieces of a long computation run: one after the other in this process, or on a cluster."""
+"""A long computation as jobs, and what an engine is that runs them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from rich.progress import TaskID
 from torch import nn
 
 from absynth.errors import AbsynthError, FailedTasksError
 from absynth.progress import Progress
-
-ENGINES = ("local", "ray")
 
 
 @dataclass(frozen=True)
@@ -88,56 +85,6 @@ class Engine(Protocol):
         """
 
 
-class LocalEngine:
-    """Runs jobs in this process, one after the other; the next is asked for when the last has ended.
-
-    Args:
-        device: Where models are moved to; by default they stay where they are.
-    """
-
-    def __init__(self, device: torch.device | None = None) -> None:
-        self._device = device
-
-    def share(self, model: nn.Module) -> nn.Module:
-        """The model itself, on the device."""
-        return model if self._device is None else place(model, self._device)
-
-    def run(self, next_job: Callable[[], Job | None]) -> Generator[tuple[Job, Outcome]]:
-        """Yields the jobs in their order."""
-        while (job := next_job()) is not None:
-            yield job, attempt(job.work, job.model, *job.arguments)
-
-
-def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """Moves a model to a device, where it then computes in single precision as on the processor.
-
-    On a GPU, PyTorch otherwise lets convolutions round their factors to the ten bits of TensorFloat-32, which
-    moves losses in their third digit.
-
-    Args:
-        model: Any model.
-        device: Where it goes.
-    """
-    if device.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = False
-    return model.to(device)
-
-
-def find_device(name: str) -> torch.device:
-    """The device of a name, such as "cpu", "cuda" or "cuda:1".
-
-    Raises:
-        AbsynthError: If PyTorch knows no such device or this machine has none.
-    """
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError):
-        known = "cpu, cuda" if torch.cuda.is_available() else "cpu"
-        raise AbsynthError(f"There is no device '{name}' here; choose one of {known}.") from None
-    return device
-
-
 def run_jobs(engine: Engine, jobs: Iterable[Job], progress: Progress, bar: TaskID | None) -> None:
     """Runs jobs and finishes each; one that fails does not keep the others from running.
 
@@ -178,36 +125,3 @@ def run_jobs(engine: Engine, jobs: Iterable[Job], progress: Progress, bar: TaskI
                 following.append(follower)
     if failures:
         raise FailedTasksError(failures)
-
-
-def open_engine(
-    name: str = "local",
-    address: str | None = None,
-    cpus: int | None = None,
-    gpus: float | None = None,
-    device: str | None = None,
-) -> AbstractContextManager[Engine]:
-    """The engine of a name, as a context that ends its connection.
-
-    Args:
-        name: "local" or "ray".
-        address: Of a Ray cluster; by default the one of this machine, or else one that is started here.
-        cpus: That a job occupies, and its threads; by default 1. For "ray" alone.
-        gpus: That a job occupies; above 0, models go to the GPU. For "ray" alone.
-        device: Where models go, see :func:`find_device`; by default they stay where they are. For "local"
-            alone.
-
-    Raises:
-        AbsynthError: If there is no such engine, it takes no such settings, or it cannot be had.
-    """
-    if name == "ray":
-        if device is not None:
-            raise AbsynthError("A device is for the engine 'local'; on a cluster give the GPUs of a task.")
-        from absynth.evaluate.cluster import connect
-
-        return connect(address, cpus=1 if cpus is None else cpus, gpus=gpus or 0.0)
-    if name not in ENGINES:
-        raise AbsynthError(f"There is no engine '{name}'; choose one of {', '.join(ENGINES)}.")
-    if any(value is not None for value in (address, cpus, gpus)):
-        raise AbsynthError("An address, CPUs and GPUs a task are for the engine 'ray'; add --engine ray.")
-    return nullcontext(LocalEngine(None if device is None else find_device(device)))

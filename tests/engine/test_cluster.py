@@ -19,11 +19,11 @@ from torch import nn
 
 import absynth
 from absynth.cli import main
+from absynth.engine import Engine, Job, LocalEngine, run_jobs
+from absynth.engine.cluster import RayEngine, connect
 from absynth.errors import AbsynthError
 from absynth.evaluate import certification
 from absynth.evaluate.certification import CertificateRecord, run_certification
-from absynth.evaluate.cluster import RayEngine, connect
-from absynth.evaluate.engine import Engine, Job, LocalEngine, run_jobs
 from absynth.models.prototypes import NearestNeighbour
 from absynth.progress import Progress
 

@@ -5,24 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from absynth.cli import main
+from absynth.engine import Job, LocalEngine, find_device, open_engine, place, run_jobs
+from absynth.engine.jobs import attempt
 from absynth.errors import AbsynthError, FailedTasksError
-from absynth.evaluate.engine import (
-    Job,
-    LocalEngine,
-    attempt,
-    find_device,
-    open_engine,
-    place,
-    run_jobs,
-)
-from absynth.evaluate.models import load_classifier, own_modules
 from absynth.progress import Progress
 
 
@@ -171,21 +162,3 @@ def test_a_device_is_for_the_local_engine(
     message = fails(*command, *out, "--device", "cpu", "--engine", "ray")
     assert "A device is for the engine 'local'" in message
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_users_files_are_told_from_installed_modules(tmp_path: Path) -> None:
-    (tmp_path / "makes_one.py").write_text(
-        "import json\nimport lies_beside, lies_deeper\nfrom torch import nn\n"
-        "def make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))\n"
-    )
-    (tmp_path / "lies_beside.py").write_text("")
-    (tmp_path / "lies_deeper").mkdir()
-    (tmp_path / "lies_deeper" / "__init__.py").write_text("")
-    load_classifier(f"{tmp_path}/makes_one.py:make")
-    names = {name_of(module) for module in own_modules()}
-    assert {"makes_one.py", "lies_beside.py"} <= names
-    assert not {"__init__.py", "nn.py"} & names
-
-
-def name_of(module: Any) -> str:
-    return Path(module.__file__).name

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
+from absynth.engine.jobs import Job, Outcome, attempt
+from absynth.engine.local import place
 from absynth.errors import AbsynthError
-from absynth.evaluate.engine import Job, Outcome, attempt, place
-from absynth.evaluate.models import own_modules
 
 WINDOW = 2048
 """Jobs that are with the cluster at a time: enough to keep it busy and to make an autoscaler see demand."""
@@ -29,18 +30,20 @@ class RayEngine:
     150 KB, or the checkpoint of a VAE, about 1 MB), so workers need no file system in common with it, and
     what is on disk is, whatever dies and whenever, what a run in one process would have written up to then.
     A model goes into the object store once; a worker keeps the one it used last. Its class travels by value
-    where it stands in a file of the user's or beside one, and by name otherwise.
+    where it stands in a module that ``by_value`` names, and by name otherwise.
 
     Args:
         cpus: That a task occupies, and its threads.
         gpus: That a task occupies; above 0, the model is moved to the GPU.
+        by_value: Names the modules that workers cannot import; asked whenever a model is shared.
     """
 
-    def __init__(self, cpus: int, gpus: float) -> None:
+    def __init__(self, cpus: int, gpus: float, by_value: Callable[[], Iterable[ModuleType]]) -> None:
         ray = _import_ray()
         options = {"num_cpus": cpus, "max_retries": RETRIES} | ({"num_gpus": gpus} if gpus else {})
         self._run = ray.remote(**options)(_run_on_worker)
         self._settings = cpus, gpus > 0
+        self._by_value = by_value
 
     def share(self, model: nn.Module) -> Any:
         """Puts a model into the object store.
@@ -49,7 +52,7 @@ class RayEngine:
             AbsynthError: If it holds what cannot be sent to another process.
         """
         cloudpickle = _import_ray().cloudpickle
-        for module in own_modules():
+        for module in self._by_value():
             cloudpickle.register_pickle_by_value(module)
         try:
             content = cloudpickle.dumps(model)
@@ -79,7 +82,13 @@ class RayEngine:
 
 
 @contextmanager
-def connect(address: str | None = None, *, cpus: int = 1, gpus: float = 0.0) -> Iterator[RayEngine]:
+def connect(
+    address: str | None = None,
+    *,
+    cpus: int = 1,
+    gpus: float = 0.0,
+    by_value: Callable[[], Iterable[ModuleType]] = tuple,
+) -> Iterator[RayEngine]:
     """The engine of a Ray cluster, left again at the end of the block.
 
     Args:
@@ -87,6 +96,7 @@ def connect(address: str | None = None, *, cpus: int = 1, gpus: float = 0.0) -> 
             runs on this machine, or else one that is started here for as long as the block.
         cpus: That a task occupies, and its threads.
         gpus: That a task occupies.
+        by_value: Names the modules that workers cannot import; by default there are none.
 
     Raises:
         AbsynthError: If Ray is missing, there is no such cluster, or none of its machines is large enough.
@@ -104,7 +114,7 @@ def connect(address: str | None = None, *, cpus: int = 1, gpus: float = 0.0) -> 
             ) from None
     try:
         _check_resources(cpus, gpus)
-        yield RayEngine(cpus, gpus)
+        yield RayEngine(cpus, gpus, by_value)
     finally:
         if not joined:
             ray.shutdown()
