@@ -31,11 +31,11 @@ docs: $(TOOLS)
 # The page on speed, docs/speed.md, and its figure, measured here; beside FAISS, if the extra `bench` is installed. The
 # variable silences the profiler.
 bench: $(INSTALLED)
-	KINETO_LOG_LEVEL=9 $(BIN)/python docs/tools/speed.py
+	KINETO_LOG_LEVEL=9 $(BIN)/python docs/tools/speed/speed.py
 
 # The results page, docs/results.md, from the records in docs/results/benchmark.
 results: $(INSTALLED)
-	$(BIN)/python docs/tools/results.py
+	$(BIN)/python docs/tools/results/results.py
 
 # The sdist and the wheel of the last commit in dist/, if two builds give the same bytes.
 build: $(TOOLS)

@@ -6,7 +6,9 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -21,6 +23,7 @@ from absynth.progress import Progress, progress_display
 if TYPE_CHECKING:
     from absynth.engine.cluster import RayEngine
 
+TOOLS = Path(__file__).parents[1] / "docs" / "tools"
 CLUSTER = Path(__file__).with_name("small_cluster.py")
 TOKEN = secrets.token_hex(32)
 """One for all clusters, since Ray keeps the one that it found when it was imported."""
@@ -55,6 +58,21 @@ def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         return printed.err
 
     return fails
+
+
+@pytest.fixture
+def load_tool(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], ModuleType]]:
+    """Imports a module of docs/tools from the folder of its page; in the end none of them is left."""
+    before = set(sys.modules)
+
+    def load(folder: str, name: str) -> ModuleType:
+        monkeypatch.syspath_prepend(str(TOOLS / folder))
+        return import_module(name)
+
+    yield load
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(TOOLS)):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

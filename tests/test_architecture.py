@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from importlib import import_module
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TOOLS = ROOT / "docs" / "tools" / "architecture"
 
 
 @pytest.fixture
-def tools(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """What reads the imports, which is found where its script lies."""
-    monkeypatch.syspath_prepend(str(TOOLS))
-    yield import_module("imports")
-    del sys.modules["imports"]
+def tools(load_tool: Callable[[str, str], ModuleType]) -> ModuleType:
+    """What reads the imports."""
+    return load_tool("architecture", "imports")
 
 
 def test_there_is_no_circle_of_imports(tools: ModuleType) -> None:
@@ -33,8 +28,8 @@ PLANTED = {
     "one.py": "from house.room import two",
     "room/__init__.py": "",
     "room/two.py": "def late():\n    if True:\n        import house.three as other\n    return other",
-    "three.py": "from typing import TYPE_CHECKING\nfrom house import free\nif TYPE_CHECKING:\n    import house.one\n"
-    "else:\n    import house.room",
+    "three.py": "from typing import TYPE_CHECKING\nfrom house import free\n"
+    "if TYPE_CHECKING:\n    import house.one\nelse:\n    import house.room",
     "free.py": "import json\nfrom house.three.nothing import name\nfrom pathlib import one",
 }
 

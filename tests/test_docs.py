@@ -145,12 +145,10 @@ def test_a_command_that_does_not_exist_is_noticed():
             parse(shlex.split(wrong))
 
 
-def test_the_page_of_the_command_line_has_every_command_and_option(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "docs" / "tools")
-    from command_line import command_line_page, leaf_commands
-
-    page = command_line_page()
-    for name, command in leaf_commands():
+def test_the_page_of_the_command_line_has_every_command_and_option(load_tool):
+    tool = load_tool("site", "command_line")
+    page = tool.command_line_page()
+    for name, command in tool.leaf_commands():
         section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
         assert command.help in section
         for parameter in command.params:
@@ -170,13 +168,22 @@ def test_every_test_that_a_page_names_exists():
             assert test in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, test
 
 
-def test_docstrings_become_markdown(monkeypatch):
+def test_docstrings_become_markdown(load_tool):
     pytest.importorskip("griffe")
-    monkeypatch.syspath_prepend(ROOT / "docs" / "tools")
-    from docstrings import to_markdown
+    to_markdown = load_tool("site", "docstrings").to_markdown
 
     text = "See :func:`~a.b` for more::\n\n    code\n\n>>> 1 + 1\n2\n\nEnd."
     assert to_markdown(text) == "See `a.b` for more:\n\n    code\n\n```pycon\n>>> 1 + 1\n2\n```\n\nEnd."
+
+
+def test_every_script_that_is_named_exists_and_every_script_has_a_page():
+    files = [*PAGES, ROOT / "Makefile", ROOT / "mkdocs.yml", *(ROOT / "docs" / "tools").rglob("*.py")]
+    named = {name for file in files for name in re.findall(r"docs/tools/[\w/]+\.py", file.read_text("utf-8"))}
+    assert len(named) > 8
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+    scripts = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "tools").rglob("*.py")}
+    run = {name for name in scripts if "__main__" in (ROOT / name).read_text("utf-8")}
+    assert run <= named
 
 
 @pytest.fixture(scope="module")

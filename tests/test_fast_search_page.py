@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import sys
+import json
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-TOOLS = Path(__file__).parents[1] / "docs" / "tools"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 @pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module, which is found where its script lies."""
-    monkeypatch.syspath_prepend(str(TOOLS))
-    import fast_search
-
-    yield fast_search
-    for name in ("fast_search", "yardstick"):
-        del sys.modules[name]
+def tool(load_tool: Callable[[str, str], ModuleType]) -> Any:
+    """The module that measures and writes."""
+    return load_tool("fast_search", "fast_search")
 
 
 class Brightness(nn.Module):
@@ -101,3 +98,10 @@ def test_losses_are_those_of_the_two_best_classes(tool: Any, tmp_path: Path) -> 
         assert 0 < losses[search]["predicted loss"] < losses[search]["runner-up loss"]
     with pytest.raises(SystemExit, match="2"):
         tool.main(["attacks", "--record", str(record)])
+
+
+def test_the_page_is_made_from_the_record_that_is_kept(tool: Any, tmp_path: Path) -> None:
+    record = json.loads((DOCS / "results" / "fast-search.json").read_text(encoding="utf-8"))
+    tool.write_page(record, tmp_path / "page.md")
+    kept = (DOCS / "fast-search.md").read_text(encoding="utf-8")
+    assert (tmp_path / "page.md").read_text(encoding="utf-8") == kept

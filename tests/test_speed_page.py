@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
-TOOLS = Path(__file__).parents[1] / "docs" / "tools"
-
 
 @pytest.fixture
-def tools(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The modules of docs/tools, which are found where their scripts lie."""
-    monkeypatch.syspath_prepend(str(TOOLS))
-    import speed_figure
-    import speed_growth
-    import speed_limits
-
-    yield speed_limits, speed_growth, speed_figure
-    for name in ("speed_figure", "speed_growth", "speed_limits"):
-        del sys.modules[name]
+def tools(load_tool: Callable[[str, str], ModuleType]) -> Any:
+    """The modules of docs/tools/speed."""
+    return tuple(load_tool("speed", name) for name in ("limits", "growth", "figure"))
 
 
 def test_flops_and_bytes_of_a_product_and_what_is_done_with_it(tools: Any) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -30,7 +28,7 @@ from absynth.training.certified.stage import train_for_certificates
 from absynth.training.recipes.certified_binary_abs import STAGES as CERTIFIED_BINARY
 from absynth.training.settings import TrainingSettings
 
-TOOLS = Path(__file__).parents[1] / "docs" / "tools"
+DOCS = Path(__file__).parents[1] / "docs"
 MODULES = (
     "study",
     "rounds",
@@ -58,12 +56,9 @@ SIDE = 12
 
 
 @pytest.fixture
-def tools(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """The modules of docs/tools, which are found where their scripts lie."""
-    monkeypatch.syspath_prepend(str(TOOLS))
-    yield SimpleNamespace(**{name: import_module(f"training_{name}") for name in MODULES})
-    for name in MODULES:
-        del sys.modules[f"training_{name}"]
+def tools(load_tool: Callable[[str, str], ModuleType]) -> SimpleNamespace:
+    """The modules of docs/tools/training."""
+    return SimpleNamespace(**{name: load_tool("training", name) for name in MODULES})
 
 
 @pytest.fixture
@@ -477,3 +472,15 @@ def test_what_was_drawn_is_read_back(tools: SimpleNamespace, tmp_path: Path) -> 
 def test_a_difference_comes_with_its_error(tools: SimpleNamespace) -> None:
     record, other = {"radii": [1.0, 2.0, 3.0, 4.0]}, {"radii": [0.5, 1.5, 2.5, 4.5]}
     assert tools.page.compare(record, other) == "+0.250 ± 0.250"
+
+
+def test_the_tables_of_the_page_are_made_from_the_records_that_are_kept(
+    tools: SimpleNamespace, tmp_path: Path
+) -> None:
+    kept = (DOCS / "training-for-certificates.md").read_text(encoding="utf-8")
+    page = tmp_path / "page.md"
+    page.write_text(kept, encoding="utf-8")
+    tools.page.write_page(page, DOCS / "results" / "training", tmp_path / "images")
+    assert page.read_text(encoding="utf-8") == kept
+    drawn = {path.name for path in (tmp_path / "images").iterdir()}
+    assert drawn == {path.name for path in (DOCS / "images").glob("certified-*")}

@@ -138,6 +138,20 @@ def drawing_style() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def picture_style() -> Iterator[None]:
+    """The same for a picture of the documentation: letters are paths, and identifiers do not change.
+
+    Raises:
+        AbsynthError: If matplotlib is missing.
+    """
+    with drawing_style():
+        import matplotlib as mpl
+
+        with mpl.rc_context({"svg.hashsalt": "absynth", "svg.fonttype": "path"}):
+            yield
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty drawing of so many inches."""
     from matplotlib.figure import Figure
@@ -216,3 +230,17 @@ def save_panel(panel: Panel, folder: Path) -> None:
     for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {})):
         with atomic_path(folder / f"{panel.name}{suffix}") as temporary:
             panel.figure.savefig(temporary, facecolor="white", metadata=metadata)
+
+
+def save_picture(figure: Figure, folder: Path, name: str, description: str | None = None) -> None:
+    """Writes a picture as SVG and as PNG, on white and without a date: two runs write the same bytes.
+
+    Args:
+        figure: Drawn in :func:`picture_style`.
+        folder: Where to.
+        name: Of the files, without an ending.
+        description: What the SVG says of itself, if anything.
+    """
+    about = {"Date": None} | ({} if description is None else {"Description": description})
+    figure.savefig(folder / f"{name}.svg", facecolor="white", metadata=about)
+    figure.savefig(folder / f"{name}.png", facecolor="white", dpi=150, metadata={"Software": None})

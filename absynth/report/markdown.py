@@ -62,7 +62,7 @@ def results_markdown(result: BenchmarkResult) -> str:
     parts = [
         "# Robustness to attacks",
         " ".join(words),
-        _table(["model", "clean accuracy", "weights"], clean),
+        markdown_table(["model", "clean accuracy", "weights"], clean),
     ]
     for norm in preset.norms:
         rows = [
@@ -81,7 +81,7 @@ def results_markdown(result: BenchmarkResult) -> str:
         parts += [
             f"## {NAMES[norm]}",
             f"The smallest adversarial of each image over all attacks that apply to the model: {attacks}.",
-            _table(["model", "images", "median", *(f"at {size:g}" for size in sizes[norm])], rows),
+            markdown_table(["model", "images", "median", *(f"at {size:g}" for size in sizes[norm])], rows),
         ]
     return "\n\n".join(parts) + "\n"
 
@@ -92,6 +92,21 @@ def _sizes(result: BenchmarkResult, norm: Norm) -> tuple[float, ...]:
     return SIZES[norm]
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+def markdown_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, first: str = "---", others: str = "---:"
+) -> str:
+    r"""A table in Markdown.
+
+    Args:
+        header: Of its columns.
+        rows: Of the table.
+        first: What says on which side the cells of the first column stand: "---" left, "---:" right.
+        others: The same of the other columns.
+
+    >>> print(markdown_table(["model", "median"], [["a|b", "1.0"]]))
+    | model | median |
+    | --- | ---: |
+    | a\|b | 1.0 |
+    """
+    lines = [header, [first, *[others] * (len(header) - 1)], *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -3,38 +3,37 @@
 import json
 import shutil
 from itertools import product
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import pytest
 
 from absynth.attacks import find_attack
 from absynth.evaluate.config import read_preset
 from absynth.evaluate.tasks import choose_images
 from absynth.report.results import read_results
 
-TOOLS = Path(__file__).parents[2] / "docs" / "tools"
 ELSEWHERE = {"fashion-mnist", "fast-search"}
 """Run files whose results are on other pages."""
 
 
-def test_the_results_page_is_made_from_the_records_that_are_kept(monkeypatch):
-    monkeypatch.syspath_prepend(TOOLS)
-    from results import KEPT, PAGE, results_page
+@pytest.fixture
+def tool(load_tool):
+    """The module that keeps records and writes the page."""
+    return load_tool("results", "results")
 
-    assert PAGE.read_text(encoding="utf-8") == results_page(read_results(KEPT))
+
+def test_the_results_page_is_made_from_the_records_that_are_kept(tool):
+    assert tool.PAGE.read_text(encoding="utf-8") == tool.results_page(read_results(tool.KEPT))
 
 
-def test_the_run_files_say_what_was_run(monkeypatch):
-    monkeypatch.syspath_prepend(TOOLS)
-    from results import KEPT
-
-    records = [finding.record for finding in read_results(KEPT).findings]
+def test_the_run_files_say_what_was_run(tool):
+    records = [finding.record for finding in read_results(tool.KEPT).findings]
     known = {(r.model, r.norm, r.attack, r.settings, r.index) for r in records}
     attacks = {(r.model, r.norm, r.attack) for r in records}
     asked = set()
-    for path in sorted((KEPT.parent / "runs").glob("*.toml")):
+    for path in sorted((tool.KEPT.parent / "runs").glob("*.toml")):
         if path.stem in ELSEWHERE:
             continue
         preset = read_preset(path)
@@ -48,25 +47,19 @@ def test_the_run_files_say_what_was_run(monkeypatch):
     assert asked - known == set()
 
 
-def test_keeping_records_leaves_the_images_behind(small_results, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(TOOLS)
-    from results import keep, results_page
-
+def test_keeping_records_leaves_the_images_behind(small_results, tmp_path, tool):
     before = read_results(small_results.folder)
     for _ in range(2):
-        keep(small_results.folder, tmp_path / "kept")
+        tool.keep(small_results.folder, tmp_path / "kept")
     kept = read_results(tmp_path / "kept")
     assert {entry.name for entry in (tmp_path / "kept").iterdir()} == {"records", "clean"}
     assert len(list((tmp_path / "kept" / "records").iterdir())) == len(before.models)
     assert sorted(map(str, kept.findings)) == sorted(map(str, before.findings))
     assert kept.clean == before.clean
-    assert "| all attacks |" in results_page(kept)
+    assert "| all attacks |" in tool.results_page(kept)
 
 
-def test_an_image_attacked_twice_counts_once(small_results, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(TOOLS)
-    from results import keep
-
+def test_an_image_attacked_twice_counts_once(small_results, tmp_path, tool):
     twice = tmp_path / "twice"
     shutil.copytree(small_results.folder, twice)
     path = sorted((twice / "records").glob("*.parquet"))[0]
@@ -74,7 +67,7 @@ def test_an_image_attacked_twice_counts_once(small_results, tmp_path, monkeypatc
     place = table.column_names.index("distance")
     farther = table.set_column(place, "distance", pc.add(table["distance"], pa.scalar(1.0)))
     pq.write_table(farther, twice / "records" / "another.parquet")
-    keep(small_results.folder, tmp_path / "once")
-    keep(twice, tmp_path / "kept")
+    tool.keep(small_results.folder, tmp_path / "once")
+    tool.keep(twice, tmp_path / "kept")
     for once in (tmp_path / "once" / "records").iterdir():
         assert pq.read_table(once).equals(pq.read_table(tmp_path / "kept" / "records" / once.name))

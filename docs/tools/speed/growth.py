@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from speed_limits import seconds
+from limits import seconds
 from torch import Tensor, nn
 
 import absynth

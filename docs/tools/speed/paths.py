@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from speed_limits import Cost, Limits, Work, measure_cost, seconds
+from limits import Cost, Limits, Work, measure_cost, seconds
 from torch import Tensor, nn
 
 from absynth.inference import ABS, CodebookABS

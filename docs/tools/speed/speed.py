@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from speed_figure import draw_growth
-from speed_growth import (
+from figure import draw_growth
+from growth import (
     BATCH,
     FEW,
     SMALLER,
@@ -27,8 +27,8 @@ from speed_growth import (
     with_prototypes,
     with_sides,
 )
-from speed_limits import SIZES, Limits, measure_limits
-from speed_paths import Rows, decoder_rows, limit_rows
+from limits import SIZES, Limits, measure_limits
+from paths import Rows, decoder_rows, limit_rows
 from torch import Tensor
 
 import absynth
@@ -36,8 +36,9 @@ from absynth.data import load_dataset
 from absynth.data.fetch import CACHE_VARIABLE
 from absynth.inference import ABS, CodebookABS
 from absynth.models.projection import DIMENSIONS
+from absynth.report.markdown import markdown_table
 
-DOCS = Path(__file__).parents[1]
+DOCS = Path(__file__).parents[2]
 FIRST_ANSWER = """
 import sys, time, torch
 torch.set_num_threads(int(sys.argv[2]))
@@ -64,9 +65,8 @@ def load_rows(threads: int) -> Rows:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [head, ["---:"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    """A table of numbers."""
+    return markdown_table(head, rows, first="---:")
 
 
 def number(value: float | None) -> str:

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from training_rounds import RAMP_SHARPNESS, RAMP_TARGET, learn_ramp
-from training_study import PIXELS, SECOND_SEED, Record, Study, Table, clock, once
-from training_variants import (
+from rounds import RAMP_SHARPNESS, RAMP_TARGET, learn_ramp
+from study import PIXELS, SECOND_SEED, Record, Study, Table, clock, once
+from variants import (
     BIAS_RATE,
     CANDIDATES,
     PEN,

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
+from study import Start, copy_decoders
 from torch import Tensor, nn
 from torch.nn import functional
-from training_study import Start, copy_decoders
 
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels

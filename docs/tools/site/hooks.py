@@ -16,7 +16,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from notebook import run_notebook
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FORMULA = re.compile(
     r'<span class="arithmatex">\\\((?P<inline>.+?)\\\)</span>'
     r'|<div class="arithmatex">\s*\\\[(?P<block>.+?)\\\]\s*</div>',

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from pictures import picture_style, save_picture
 from torch import Tensor
 
 from absynth.errors import AbsynthError
@@ -19,6 +18,8 @@ from absynth.report.drawing import (
     finish_sheet,
     image_sheet,
     new_figure,
+    picture_style,
+    save_picture,
 )
 from absynth.shapes import Images
 

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pictures import picture_style, save_picture
-from speed_growth import Growth
+from growth import Growth
 
-from absynth.report.drawing import MUTED, STYLES, WIDTH, new_figure
+from absynth.report.drawing import MUTED, STYLES, WIDTH, new_figure, picture_style, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

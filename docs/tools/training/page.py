@@ -6,18 +6,19 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-from training_binary import BINARY_IDEAS, BINARY_SIZES
-from training_cells import number, percent, table
-from training_codebook import CODEBOOK_SIZES
-from training_figure import draw_samples, draw_sizes, read_sheet
-from training_final import final_table
-from training_ideas import IDEAS
-from training_nearest import NEAREST
-from training_study import PIXELS, SIZES, Record, read_record
-from training_vaes import VAE_SIZES
+from binary import BINARY_IDEAS, BINARY_SIZES
+from cells import number, percent
+from codebook import CODEBOOK_SIZES
+from figure import draw_samples, draw_sizes, read_sheet
+from final import final_table
+from ideas import IDEAS
+from nearest import NEAREST
+from study import PIXELS, SIZES, Record, read_record
+from vaes import VAE_SIZES
 
 from absynth.errors import AbsynthError
 from absynth.files import write_text
+from absynth.report.markdown import markdown_table
 from absynth.report.tables import NAMES
 
 MEASURES = ("clean", "mean", "median", *(f"{size:g}" for size in SIZES))
@@ -72,7 +73,7 @@ def ideas_table(folder: Path) -> str | None:
         for name, record in records.items()
     ]
     return (
-        table(["what differs", *MEASURES, "mean, less the recipe's", "loss", "minutes"], rows)
+        markdown_table(["what differs", *MEASURES, "mean, less the recipe's", "loss", "minutes"], rows)
         if rows
         else None
     )
@@ -92,7 +93,7 @@ def pixels_table(folder: Path) -> str | None:
         if "pixels" in record
     ]
     head = ["what differs", "clean", "mean", "median", *(f"{size:g}" for size in PIXELS)]
-    return table(head, rows) if rows else None
+    return markdown_table(head, rows) if rows else None
 
 
 def binary_table(folder: Path) -> str | None:
@@ -113,14 +114,18 @@ def binary_table(folder: Path) -> str | None:
         for name, record in read_records(folder, BINARY_IDEAS).items()
     ]
     sizes = (f"{NAMES[norm]} {size:g}" for norm, sizes in BINARY_SIZES.items() for size in sizes)
-    return table(["what differs", "clean", *sizes, "L0 mean", "L0 median", "minutes"], rows) if rows else None
+    return (
+        markdown_table(["what differs", "clean", *sizes, "L0 mean", "L0 median", "minutes"], rows)
+        if rows
+        else None
+    )
 
 
 def vaes_table(folder: Path) -> str | None:
     """The sizes of VAEs, or nothing where there are no records."""
     rows = [
         [
-            ", ".join(map(str, VAE_SIZES[name].hidden)) or "convolutions",
+            ", ".join(map(str, VAE_SIZES[name].hidden)),
             str(VAE_SIZES[name].latents),
             f"{record['weights']:,}",
             number(record["explaining_loss"]),
@@ -131,7 +136,7 @@ def vaes_table(folder: Path) -> str | None:
         for name, record in read_records(folder, VAE_SIZES).items()
     ]
     head = ["layers", "latents", "weights a decoder", "loss of the VAEs", *MEASURES, "loss", "minutes"]
-    return table(head, rows) if rows else None
+    return markdown_table(head, rows) if rows else None
 
 
 def nearest_table(folder: Path) -> str | None:
@@ -140,7 +145,7 @@ def nearest_table(folder: Path) -> str | None:
         [CALLED[name], *measures(record), number(record["loss"], 3), minutes(record)]
         for name, record in read_records(folder, NEAREST).items()
     ]
-    return table(["prototypes", *MEASURES, "loss", "minutes"], rows) if rows else None
+    return markdown_table(["prototypes", *MEASURES, "loss", "minutes"], rows) if rows else None
 
 
 def sizes_table(folder: Path) -> str | None:
@@ -162,7 +167,7 @@ def sizes_table(folder: Path) -> str | None:
         return None
     sizes = next(iter(records.values()))["certified"]["accuracy"]
     head = ["prototypes a class", "clean", *sizes, "decode, s", "classify, ms", "certify, ms", "table, MB"]
-    return table(head, rows)
+    return markdown_table(head, rows)
 
 
 TABLES: dict[str, tuple[str, Callable[[Path], str | None]]] = {

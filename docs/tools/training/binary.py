@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from training_rounds import Decoded
-from training_study import PIXELS, Record, Study, Table, clock, once
-from training_variants import PEN, PROTOTYPE_RATE, Outcome, learn_table, rewrite, rounds
+from rounds import Decoded
+from study import PIXELS, Record, Study, Table, clock, once
+from variants import PEN, PROTOTYPE_RATE, Outcome, learn_table, rewrite, rounds
 
 from absynth.models.vae import Decoder
 from absynth.norms import Norm

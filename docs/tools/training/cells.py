@@ -1,14 +1,6 @@
-"""Tables in Markdown, and what stands in their cells."""
+"""What stands in the cells of the tables."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, its first column of words and the others of numbers."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def percent(share: float, digits: int = 1) -> str:

@@ -10,9 +10,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
-from torch.nn import functional
-from training_rounds import (
+from rounds import (
     Decoded,
     Energies,
     Learning,
@@ -23,7 +21,9 @@ from training_rounds import (
     make_all,
     run_rounds,
 )
-from training_study import SECOND_SEED, Start, Study
+from study import SECOND_SEED, Start, Study
+from torch import Tensor, nn
+from torch.nn import functional
 
 from absynth.models.vae import VAE, Posterior
 from absynth.progress import Progress

@@ -1,6 +1,6 @@
 """The Pointwise attack here beside foolbox's: docs/results/pointwise.json, which make results reads.
 
-    python docs/tools/pointwise.py
+    python docs/tools/results/pointwise.py
 
 One search in L0 each, on the same test images, with one thread: foolbox's as it comes, and without its second
 part, which moves values for L2. Takes half an hour, nearly all of it foolbox's.
@@ -27,7 +27,7 @@ from absynth.evaluate.tasks import choose_images
 from absynth.files import write_text
 from absynth.shapes import Images, Labels
 
-RECORD = Path(__file__).parents[1] / "results" / "pointwise.json"
+RECORD = Path(__file__).parents[2] / "results" / "pointwise.json"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The results page, docs/results.md, from the records in docs/results/benchmark.
 
-    python docs/tools/results.py                        writes the page from the records that are kept
-    python docs/tools/results.py --keep results/paper   keeps the records of a result folder first
+    python docs/tools/results/results.py                        writes the page from the records that are kept
+    python docs/tools/results/results.py --keep results/paper   keeps the records of a result folder first
 
 What is kept is what the figures need: each record, without its adversarial image, one file a model.
 """
@@ -28,11 +28,12 @@ from absynth.evaluate.paper import IMAGES, PAPER, THRESHOLDS, PaperFigure
 from absynth.evaluate.summaries import AttackSummary, summarize
 from absynth.files import write_text
 from absynth.norms import Norm
+from absynth.report.markdown import markdown_table
 from absynth.report.results import Finding, Results, distances, read_results
 from absynth.report.table_one import ALL, Group, table_one, to_markdown
 from absynth.report.tables import NAMES, format_distance
 
-DOCS = Path(__file__).parents[1]
+DOCS = Path(__file__).parents[2]
 KEPT = DOCS / "results" / "benchmark"
 PAGE = DOCS / "results.md"
 
@@ -119,10 +120,10 @@ POINTWISE = """
 ## The Pointwise attack beside foolbox's
 
 One search in L0 of the Pointwise attack, which starts from salt-and-pepper noise, on `{model}` and the first
-{images} images of the sample, seed {seed}, with one thread (`python docs/tools/pointwise.py`). Foolbox's has
-a second part, for L2, that can be left out. Here the noise is thinned before its pixels are set back, which
-takes few queries and ends with fewer pixels, pixels are set back in groups, and finished images leave the
-batch.
+{images} images of the sample, seed {seed}, with one thread (`python docs/tools/results/pointwise.py`).
+Foolbox's has a second part, for L2, that can be left out. Here the noise is thinned before its pixels are set
+back, which takes few queries and ends with fewer pixels, pixels are set back in groups, and finished images
+leave the batch.
 
 {table}
 The attack here is {whole:.1f} times as fast as foolbox's as it comes, and {pixels:.1f} times as fast as that
@@ -389,8 +390,7 @@ def _closest(findings: Sequence[Finding], most: int = 3) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    return markdown_table(header, rows, others="---") + "\n"
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Draws the pictures of the documentation from the formulas they explain.
 
-    python docs/figures.py [--out docs/images]
+    python docs/tools/certificates.py [--out docs/images]
 
 Needs matplotlib (the ``plot`` extra). Only the labels are placed by eye: the bisector, the radii and the
 points where they touch are computed, with the library's own half-space distance, for a codebook of two
@@ -24,6 +24,7 @@ from matplotlib.patches import Circle, Polygon, Rectangle
 from numpy.typing import NDArray
 
 from absynth.certify.halfspace import crossing
+from absynth.report.drawing import save_picture
 
 Point = NDArray[np.float64]
 
@@ -171,17 +172,16 @@ def main() -> None:
     """Writes every figure as SVG and PNG."""
     parser = argparse.ArgumentParser(description="Draw the pictures of the documentation.")
     parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent / "images", help="folder to write to"
+        "--out", type=Path, default=Path(__file__).parents[1] / "images", help="folder to write to"
     )
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
-    # A white page keeps the labels legible on a dark one; a fixed salt and no date keep the SVG reproducible.
+    # A fixed salt keeps the SVG reproducible.
     mpl.rcParams.update({"svg.hashsalt": "absynth", "svg.fonttype": "path", "mathtext.fontset": "dejavusans"})
     for name, draw in FIGURES.items():
-        figure = Figure(figsize=(6.4, 7.6), facecolor="white", layout="constrained")
+        figure = Figure(figsize=(6.4, 7.6), layout="constrained")
         draw(figure.add_subplot())
-        figure.savefig(out / f"{name}.svg", metadata={"Date": None})
-        figure.savefig(out / f"{name}.png", dpi=150, metadata={"Software": None})
+        save_picture(figure, out, name)
         print(out / f"{name}.svg", out / f"{name}.png")
 
 

@@ -1,8 +1,11 @@
 """Studies of the training for certificates, on training images alone, for docs/training-for-certificates.md.
 
-    python docs/tools/training.py ideas binary vaes nearest   trains and measures what has no record yet
-    python docs/tools/training.py sizes samples --model FOLDER
-    python docs/tools/training.py page                        writes tables and figure from the records
+    python docs/tools/training/training.py ideas binary vaes nearest
+    python docs/tools/training/training.py sizes samples --model FOLDER
+    python docs/tools/training/training.py page
+
+The first trains and measures what has no record yet, the second looks at a finished model, and the last
+writes tables and pictures from the records.
 
 A twelfth of MNIST's training images is held out and measured on; the test images are never read. With one
 thread the processor's time counts, which other programs on the machine hardly change; with more it is
@@ -18,13 +21,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from training_binary import BINARY_IDEAS, Grey, measure_binary
-from training_codebook import load_held_out, measure_samples, measure_sizes, sheet_name
-from training_ideas import IDEAS, measure_idea
-from training_nearest import NEAREST, measure_nearest
-from training_page import write_page
-from training_study import Study
-from training_vaes import VAE_SIZES, measure_size, with_short_training
+from binary import BINARY_IDEAS, Grey, measure_binary
+from codebook import load_held_out, measure_samples, measure_sizes, sheet_name
+from ideas import IDEAS, measure_idea
+from nearest import NEAREST, measure_nearest
+from page import write_page
+from study import Study
+from vaes import VAE_SIZES, measure_size, with_short_training
 
 from absynth.data import load_dataset
 from absynth.errors import AbsynthError
@@ -32,7 +35,7 @@ from absynth.progress import progress_display
 from absynth.training.recipes.certified_abs import EXPLAINING
 from absynth.training.recipes.certified_binary_abs import EXPLAINING as EXPLAINING_BINARY
 
-DOCS = Path(__file__).parents[1]
+DOCS = Path(__file__).parents[2]
 NAMES: dict[str, Sequence[str]] = {
     "ideas": tuple(IDEAS),
     "binary": tuple(BINARY_IDEAS),

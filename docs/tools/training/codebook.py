@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from figure import Sheet, save_sheet
 from jaxtyping import Float
+from study import Record, Study, clock, once
 from torch import Tensor
-from training_figure import Sheet, save_sheet
-from training_study import Record, Study, clock, once
 
 import absynth
 from absynth.certify import certify

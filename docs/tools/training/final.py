@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training_cells import number, percent, table
+from cells import number, percent
 
 from absynth.certify.summary import UNION, certified_accuracy, union_accuracy
 from absynth.evaluate.certification import radii, read_certificate_file
 from absynth.norms import Norm
+from absynth.report.markdown import markdown_table
 from absynth.report.tables import NAMES
 
 PROVEN: dict[str, dict[Norm, tuple[float, ...]]] = {
@@ -60,4 +61,4 @@ def final_table(folder: Path) -> str | None:
         if path.exists()
         for place, figure in enumerate(final_figures(path, PROVEN[name]))
     ]
-    return table(["model", "figure", "proven"], rows) if rows else None
+    return markdown_table(["model", "figure", "proven"], rows) if rows else None

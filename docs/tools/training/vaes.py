@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from rounds import Decoded
+from study import Record, Study, Table, clock, count_weights, once
 from torch import nn
-from training_rounds import Decoded
-from training_study import Record, Study, Table, clock, count_weights, once
-from training_variants import rounds
+from variants import rounds
 
 from absynth.models.vae import VAE
 from absynth.progress import Progress
@@ -28,7 +28,7 @@ class Size:
 
     Attributes:
         latents: Number of latent coordinates.
-        hidden: Widths of its layers; without any it has the paper's convolutions.
+        hidden: Widths of its layers.
     """
 
     latents: int
@@ -43,7 +43,6 @@ VAE_SIZES = {
     "latents-4": Size(4, HIDDEN),
     "latents-6": Size(6, HIDDEN),
     "latents-12": Size(12, HIDDEN),
-    "convolutions": Size(8, ()),
 }
 """By name, in the order of the table."""
 

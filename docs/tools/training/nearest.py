@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int64
+from study import Record, Study, Table, clock, once
 from torch import Tensor, nn
 from torch.nn import functional
-from training_study import Record, Study, Table, clock, once
 
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels
