@@ -19,6 +19,7 @@ def open_engine(
     cpus: int | None = None,
     gpus: float | None = None,
     device: str | None = None,
+    *,
     by_value: Callable[[], Iterable[ModuleType]] = tuple,
 ) -> AbstractContextManager[Engine]:
     """The engine of a name, as a context that ends its connection.
