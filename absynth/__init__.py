@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from absynth.models.hub import push_to_hub
     from absynth.zoo import load, model_names
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["attack", "certify", "load", "load_dataset", "model_names", "push_to_hub"]
 
 _HOMES = {

@@ -81,9 +81,9 @@ def train(
 
     from absynth.cli.steps import open_engine_and_progress, read_data, show_remarks
     from absynth.data import read_dataset
-    from absynth.evaluate.vaes import fit_side_by_side
     from absynth.models.pretrained import read_config
     from absynth.training.recipes import Assignment, Options, find_recipe
+    from absynth.training.side_by_side import fit_side_by_side
     from absynth.training.vaes import fit_in_turn
 
     recipe = find_recipe(model)

@@ -10,6 +10,7 @@ adversarial          batches that are turned against the network before it learn
 checkpoints          from which an interrupted training goes on
 loop                 the one training loop, which all of these are given to
 vaes                 one VAE a class
+side_by_side         all of them at once, as jobs of an engine
 encoders             kept beside an ABS, so that its VAEs can be trained on
 rounds               which images count more when they are
 latents              what explains training images, for codebooks

@@ -22,13 +22,13 @@ from torch import Tensor
 from absynth.cli import main
 from absynth.engine import Engine, LocalEngine
 from absynth.errors import AbsynthError, FailedTasksError
-from absynth.evaluate import vaes
-from absynth.evaluate.vaes import fit_side_by_side
 from absynth.inference import codebook
 from absynth.models.vae import VAE
 from absynth.progress import Progress, progress_display
+from absynth.training import side_by_side
 from absynth.training.augmentation import distort
 from absynth.training.settings import TrainingSettings
+from absynth.training.side_by_side import fit_side_by_side
 from absynth.training.vaes import train_vaes
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ SETTINGS = TrainingSettings(epochs=4, batch_size=5, learning_rate=1e-2, seed=3, 
 PROTOTYPES = 40
 DRIVER = f"""
 from absynth.cli import main
-from absynth.evaluate import vaes
+from absynth.training import side_by_side
 from absynth.inference import codebook
 
-codebook.CODEBOOK_SIZE, vaes.PIECE = {PROTOTYPES}, 0.0
+codebook.CODEBOOK_SIZE, side_by_side.PIECE = {PROTOTYPES}, 0.0
 main()
 """
 """The command line whose jobs end at every checkpoint."""
@@ -55,7 +55,7 @@ Train = Callable[..., tuple[list[VAE], list[list[float]]]]
 @pytest.fixture(autouse=True)
 def _short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs end at every checkpoint."""
-    monkeypatch.setattr(vaes, "PIECE", 0.0)
+    monkeypatch.setattr(side_by_side, "PIECE", 0.0)
     monkeypatch.setattr(codebook, "CODEBOOK_SIZE", PROTOTYPES)
 
 
@@ -88,13 +88,13 @@ def test_pieces_leave_the_same_checkpoints_weights_and_bars(
     contents: Callable[[Path], dict[str, bytes]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    trained, train_on = [], vaes.train_on
+    trained, train_on = [], side_by_side.train_on
 
     def spying(training: Any, name: str, *given: Any) -> bytes:
         trained.append(name)
         return train_on(training, name, *given)
 
-    monkeypatch.setattr(vaes, "train_on", spying)
+    monkeypatch.setattr(side_by_side, "train_on", spying)
     with progress_display(False) as there, progress_display(False) as here:
         pieces, piece_histories = train(tmp_path / "pieces", LocalEngine(), progress=there)
         whole, histories = train(tmp_path / "whole", progress=here)
