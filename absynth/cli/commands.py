@@ -19,6 +19,7 @@ from absynth.cli.distal import distal
 from absynth.cli.export import export
 from absynth.cli.report import report
 from absynth.cli.speed import speed
+from absynth.cli.streams import make_streams_forgiving
 from absynth.cli.train import train
 from absynth.errors import AbsynthError, FailedTasksError
 
@@ -36,6 +37,7 @@ for command in (train, classify, certify, attack, audit, speed, bench, report, d
 
 def main() -> None:
     """Runs the command line; a mistake of the user's ends with one line and status 2, failed tasks with 1."""
+    make_streams_forgiving()
     try:
         app()
     except AbsynthError as error:
