@@ -15,6 +15,21 @@ from absynth.models.front import Clamped
 from absynth.models.hub import download, is_identifier
 from absynth.models.pretrained import CONFIG_NAME, PretrainedModel, load_folder, read_config
 
+CHECKPOINTS = (
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".tar",
+    ".bin",
+    ".safetensors",
+    ".h5",
+    ".keras",
+    ".onnx",
+    ".pkl",
+    ".npz",
+)
+"""Endings of files with weights, which are no models by themselves."""
+
 WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -31,13 +46,25 @@ def model_folder(name_or_folder: str | Path) -> Path:
     """Where a model is stored; one on the Hugging Face Hub is downloaded, unless it was before.
 
     Raises:
-        AbsynthError: If it is neither a name of the zoo nor a folder, nor a model on the Hub.
+        AbsynthError: If it is neither a name of the zoo nor a folder, nor a model on the Hub; at once if it
+            is a file.
     """
     if str(name_or_folder) in model_names():
         return WEIGHTS / str(name_or_folder)
     folder = Path(name_or_folder)
     if folder.is_dir():
         return folder
+    if folder.suffix.lower() == ".py":
+        raise AbsynthError(
+            f"'{name_or_folder}' names no function; add the one that makes the model, for example "
+            f"{name_or_folder}:make, which the commands attack and bench take."
+        )
+    if folder.is_file() or folder.suffix.lower() in CHECKPOINTS:
+        what = "is a file, and no model by itself" if folder.is_file() else "is no file that exists"
+        raise AbsynthError(
+            f"'{name_or_folder}' {what}; write a function that makes the network and loads the file, and "
+            "give my_file.py:make, which the commands attack and bench take."
+        )
     if isinstance(name_or_folder, str) and is_identifier(name_or_folder):
         return download(name_or_folder)
     raise AbsynthError(

@@ -147,3 +147,30 @@ def test_a_threshold_is_unwrapped() -> None:
     model = CNN(2)
     assert unwrap(Binarized(model)) is model
     assert unwrap(model) is model
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        (
+            "runs/model.pt",
+            "'runs/model.pt' is a file, and no model .* write a function .* my_file.py:make",
+        ),
+        ("runs/other.pth", "'runs/other.pth' is no file that exists; write a function"),
+        ("runs/weights.bin", "is a file, and no model by itself"),
+        ("runs/mine.py", "'runs/mine.py' names no function; add the one that makes the model"),
+    ],
+)
+def test_a_file_where_a_model_is_wanted_is_told_without_the_network(
+    name: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(name: str) -> Path:
+        raise AssertionError("the Hub was asked")
+
+    monkeypatch.setattr("absynth.zoo.download", download)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    for file in ("model.pt", "weights.bin", "mine.py"):
+        (tmp_path / "runs" / file).write_bytes(b"")
+    with pytest.raises(AbsynthError, match=sentence):
+        absynth.load(name)
