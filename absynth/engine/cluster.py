@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -107,7 +109,12 @@ def connect(
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster started here reports to nobody
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
+            if not isinstance(error, ConnectionError) and (place := _unfit_folder(error)):
+                raise AbsynthError(
+                    f"Ray cannot use the folder {place} for its sockets and logs ({_in_words(error)}); set "
+                    "RAY_TMPDIR to a folder of your own with a short path, such as /tmp/me."
+                ) from None
             raise AbsynthError(
                 f"No Ray cluster can be reached ({_in_words(error)}); start one with 'ray start --head', or "
                 "give the address of one."
@@ -118,6 +125,16 @@ def connect(
     finally:
         if not joined:
             ray.shutdown()
+
+
+def _unfit_folder(error: Exception) -> str | None:
+    """The folder that Ray works in, if the error is about it and not about a cluster."""
+    words = str(error).lower()
+    about_a_file = isinstance(error, OSError) and error.errno is not None
+    if not about_a_file and not any(one in words for one in ("af_unix", "socket", "temp", "permission")):
+        return None
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or tempfile.gettempdir()
+    return str(Path(folder) / "ray")
 
 
 def _import_ray() -> Any:
