@@ -10,8 +10,12 @@ from absynth.cli.options import Data
 
 
 def demo(
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0: all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 7860,
+    host: Annotated[
+        str, typer.Option(envvar="GRADIO_SERVER_NAME", help="Address to listen at; 0.0.0.0: all.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(envvar="GRADIO_SERVER_PORT", min=1, max=65535, help="Port to listen at.")
+    ] = 7860,
     model: Annotated[
         str | None, typer.Option(help="Folder of an ABS or codebook ABS; by default the shipped models.")
     ] = None,
