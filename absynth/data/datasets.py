@@ -13,6 +13,7 @@ from torch import Tensor
 from absynth.data.adapt import scale
 from absynth.data.catalog import CATALOG, MNIST, SPLITS, CatalogEntry, Split, find_entry, parse_split
 from absynth.data.domain import Size, check_size, fit_size
+from absynth.data.emnist import is_emnist, set_upright
 from absynth.data.fetch import read_cached
 from absynth.data.folders import read_image_folder, subfolders
 from absynth.data.readers import (
@@ -59,7 +60,8 @@ def read_dataset(name: str | Path, split: str, *, size: Size | None = None, stri
 
             - an .npz file with the arrays ``images`` and ``labels``, whatever the split;
             - a folder with IDX files under their usual names (``train-images-idx3-ubyte`` or
-              ``t10k-images-idx3-ubyte``, perhaps with ``.gz``, and the same for the labels);
+              ``t10k-images-idx3-ubyte``, perhaps with ``.gz``, and the same for the labels), also after the
+              name of a data set, as ``emnist-letters-train-images-idx3-ubyte``;
             - a folder with one sub-folder of pictures for each class, or with such folders called
               ``train`` and ``test``, which have the same classes.
 
@@ -124,6 +126,10 @@ def _read_path(path: Path, split: Split, size: Size | None, strict: bool) -> Dat
                 f"{path} is not a data set; give an .npz file, a folder of IDX files or a folder of pictures."
             )
         return read_npz(path)
+    return _read_folder(path, split, size, strict)
+
+
+def _read_folder(path: Path, split: Split, size: Size | None, strict: bool) -> Dataset:
     images, labels = _find_idx(path, split, "images"), _find_idx(path, split, "labels")
     if images or labels:
         if not (images and labels):
@@ -131,7 +137,8 @@ def _read_path(path: Path, split: Split, size: Size | None, strict: bool) -> Dat
             raise AbsynthError(
                 f"{path} holds the {there} of the {split} split but not its {missing}; put both there."
             )
-        return read_idx(images, labels)
+        dataset = read_idx(images, labels)
+        return set_upright(dataset, images.name) if is_emnist(images.name) else dataset
     if any(path.glob("*-idx?-ubyte*")):
         raise AbsynthError(
             f"{path} holds no {split} split; its files are called {_PREFIXES[split][0]}-images-idx3-ubyte "
@@ -148,7 +155,15 @@ def _read_path(path: Path, split: Split, size: Size | None, strict: bool) -> Dat
 def _find_idx(folder: Path, split: Split, kind: str) -> Path | None:
     """The IDX file of a split, in any of its usual spellings."""
     for prefix in _PREFIXES[split]:
-        for name in sorted(folder.glob(f"{prefix}-{kind}[-.]idx[13]-ubyte*")):
-            if name.name.endswith(("-ubyte", "-ubyte.gz", "-ubyte.xz")):
-                return name
+        for begin in ("", "*[-_]"):
+            found = sorted(folder.glob(f"{begin}{prefix}-{kind}[-.]idx[13]-ubyte*"))
+            found = [one for one in found if one.name.endswith(("-ubyte", "-ubyte.gz", "-ubyte.xz"))]
+            sets = {one.name.partition(f"{prefix}-{kind}")[0].rstrip("-_") for one in found}
+            if len(sets) > 1:
+                raise AbsynthError(
+                    f"{folder} holds several data sets ({', '.join(sorted(sets))}); put the files of the one "
+                    "that is meant into a folder of its own."
+                )
+            if found:
+                return found[0]
     return None

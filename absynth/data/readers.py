@@ -92,7 +92,10 @@ def parse_idx(
     return assemble(pixels, numbers, class_names, names)
 
 
-ARRAYS = ("images", "labels", "class_names")
+ADVERSARIALS = "adversarials"
+"""What ``absynth attack --out`` calls the images that it writes."""
+
+ARRAYS = ("images", "labels", "class_names", ADVERSARIALS)
 """What is read of an .npz file, whatever else it holds."""
 
 
@@ -101,7 +104,8 @@ def read_npz(path: str | Path) -> Dataset:
 
     Its arrays: ``images`` of shape (n, height, width) or (n, 1, height, width), integers from 0 to 255 or
     real numbers from 0 to 1; ``labels``, n integers; and perhaps ``class_names``, the names of the classes as
-    strings, without which the classes are called by their numbers.
+    strings, without which the classes are called by their numbers. Without ``images``, the ``adversarials``
+    of ``absynth attack --out`` are read, with the true classes of the images that they were made of.
 
     Raises:
         AbsynthError: If the file is missing or broken, unpacks to more than 1 GiB, or its arrays are missing
@@ -122,6 +126,8 @@ def read_npz(path: str | Path) -> Dataset:
         raise
     except Exception:  # whatever zipfile and NumPy may meet in a damaged file
         raise AbsynthError(f"{path} cannot be read; give an undamaged .npz file without pickles.") from None
+    if ADVERSARIALS in arrays:
+        arrays.setdefault("images", arrays[ADVERSARIALS])
     missing = [name for name in ("images", "labels") if name not in arrays]
     if missing:
         raise AbsynthError(f"{path} has no array '{missing[0]}'; an .npz file needs 'images' and 'labels'.")
@@ -245,4 +251,15 @@ def assemble(
         torch.from_numpy(labels.astype(np.int64)),
         tuple(str(number) for number in range(int(labels.max()) + 1)) if class_names is None else class_names,
         named=class_names is not None,
+        remarks=_remark_on_first_label(labels, names[1]) if class_names is None else (),
+    )
+
+
+def _remark_on_first_label(labels: ndarray, name: str) -> tuple[str, ...]:
+    first = int(labels.min())
+    if first == 0:
+        return ()
+    return (
+        f"{name} begin at {first}: there are no images of class 0; if {first} stands for the first class, "
+        f"subtract {first}.",
     )
