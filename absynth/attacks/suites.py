@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from absynth.attacks.averaged import DRAWS
 from absynth.attacks.base import Attack, AttackResult, check_batch
 from absynth.attacks.batch import choose
 from absynth.attacks.catalog import BUILDERS, SUITES
+from absynth.attacks.checks import LOOKED_AT, check_model, remark_on_masking
+from absynth.attacks.grid import check_grid, put_on_grid
 from absynth.errors import AbsynthError
 from absynth.models.pretrained import device_of
 from absynth.norms import parse_norm
@@ -73,6 +76,9 @@ def attack(
     seed: int = 0,
     batch_size: int = 100,
     progress: Progress | None = None,
+    allow_random: bool = False,
+    draws: int = DRAWS,
+    grid: int | None = None,
 ) -> AttackResult:
     """Attacks a model with a whole suite and keeps the closest verified adversarial of each image.
 
@@ -88,9 +94,15 @@ def attack(
         seed: The result is the same for the same seed, images, batch size and machine.
         batch_size: Images attacked together.
         progress: Where to show how far the attack is.
+        allow_random: Attack a model that answers at random by the mean of its logits over ``draws`` answers;
+            such a model is refused otherwise.
+        draws: How many answers that are.
+        grid: Give adversarials whose pixels are multiples of 1 / grid: those of 255 survive a picture of 8
+            bits. They are verified as such, and the distances are theirs.
 
     Raises:
-        AbsynthError: If an argument is not as described, or no attack of the suite applies to the model.
+        AbsynthError: If an argument is not as described, no attack of the suite applies to the model, or its
+            answers are such that the figures would be wrong (:func:`absynth.attacks.checks.check_model`).
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     >>> weights = {"1.weight": torch.tensor([[1.0] * 4, [0.0] * 4]), "1.bias": torch.tensor([0.0, 0.5])}
@@ -100,6 +112,7 @@ def attack(
     >>> result.success, result.distances.round(decimals=2)
     (tensor([True]), tensor([0.1300], dtype=torch.float64))
     """
+    chosen = parse_norm(norm)
     attacks = [single for single in suite_attacks(suite, norm) if single.applies_to(model)]
     if not attacks:
         raise AbsynthError(
@@ -111,28 +124,42 @@ def attack(
     check_batch(images, labels)
     if batch_size < 1:
         raise AbsynthError(f"The batch size is {batch_size}; it must be at least 1.")
+    if grid is not None:
+        check_grid(grid)
     home, device = images.device, device_of(model, images.device)
+    checked = check_model(
+        model, images[:LOOKED_AT].to(device), allow_random=allow_random, draws=draws, seed=seed
+    )
     batches = list(zip(images.to(device).split(batch_size), labels.to(device).split(batch_size), strict=True))
     task = None
     if progress is not None:
         task = progress.add_task(f"attack {norm}", total=len(batches) * len(attacks), note="")
-    results = []
+    results, by_attack = [], {single.name: list[Tensor]() for single in attacks}
     for batch_images, batch_labels in batches:
         best: AttackResult | None = None
         for single in attacks:
             if progress is not None and task is not None:
                 progress.update(task, note=single.name)
-            result = single(model, batch_images, batch_labels, seed=seed)
+            result = single(checked.model, batch_images, batch_labels, seed=seed)
+            by_attack[single.name].append(result.distances.cpu())
             best = result if best is None else closest(best, result)
             if progress is not None and task is not None:
                 progress.advance(task)
+        if best is not None and grid is not None:
+            best = put_on_grid(checked.model, batch_images, batch_labels, best, chosen, grid, seed)
         if best is not None:
             results.append(best)
+    masking = remark_on_masking({name: torch.cat(found) for name, found in by_attack.items()}, chosen)
     return AttackResult(
         adversarials=torch.cat([result.adversarials for result in results]).to(home),
         distances=torch.cat([result.distances for result in results]).to(home),
         success=torch.cat([result.success for result in results]).to(home),
         queries=torch.cat([result.queries for result in results]).to(home),
+        remarks=(
+            *checked.remarks,
+            *dict.fromkeys(remark for result in results for remark in result.remarks),
+            *(() if masking is None else (masking,)),
+        ),
     )
 
 
@@ -149,4 +176,5 @@ def closest(first: AttackResult, second: AttackResult) -> AttackResult:
         distances=torch.minimum(first.distances, second.distances),
         success=first.success | second.success,
         queries=first.queries + second.queries,
+        remarks=tuple(dict.fromkeys((*first.remarks, *second.remarks))),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from absynth.attacks.averaged import FRESH, Averaged
 from absynth.attacks.batch import Counts, Mask, Scalars
 from absynth.shapes import Images, Labels, Logits
 
@@ -88,6 +90,12 @@ class Target(nn.Module):
     def is_adversarial(self, images: Images) -> Mask:
         """Which images the model misclassifies; NaN logits decide nothing and do not count."""
         return misclassified(self(images), self.labels)
+
+    def confirmed(self, images: Images) -> Mask:
+        """Which images a model that answers at random misclassifies in the mean over fresh draws."""
+        assert isinstance(self.model, Averaged)
+        self.count(FRESH)
+        return self.model.confirms(images, self.labels)
 
     def slope(self, images: Images, loss: Loss) -> Slope:
         """A loss and its gradient in the images, from one forward and one backward pass.
@@ -176,21 +184,24 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def private_randomness(seed: int, device: torch.device) -> Iterator[None]:
-    """Seeds the global generators of torch and numpy inside the block; afterwards they are as before.
+    """Seeds the global generators inside the block; afterwards they are as before.
 
-    Foolbox draws from these generators and from no other.
+    Foolbox draws from those of torch and numpy and from no other; a user's model may draw from Python's own.
 
     Args:
-        seed: Seed of both, at least 0.
+        seed: Seed of all three, at least 0.
         device: Where the images are.
     """
     import numpy as np
 
     state: Any = np.random.get_state()
+    own = random.getstate()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
+        random.seed(seed)
         try:
             yield
         finally:
             np.random.set_state(state)
+            random.setstate(own)

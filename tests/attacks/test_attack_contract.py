@@ -242,8 +242,8 @@ def test_every_tensor_is_made_on_the_device_of_the_images(attack: Attack) -> Non
     # A tensor that is made without saying where would be on this device, and could not meet the others.
     with torch.device("meta"):
         result = attack(model, images, labels)
-    for name, value in vars(expected).items():
-        assert torch.equal(getattr(result, name), value), name
+    for name in ("adversarials", "distances", "success", "queries"):
+        assert torch.equal(getattr(result, name), getattr(expected, name)), name
 
 
 @pytest.mark.parametrize("norm", NORMS)
