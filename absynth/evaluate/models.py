@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -16,11 +17,13 @@ from torch import nn
 from absynth.attacks.target import private_randomness
 from absynth.data.domain import DIGITS, Size
 from absynth.errors import AbsynthError
+from absynth.evaluate.beside import HELPERS, MODEL, Room
 from absynth.evaluate.tasks import weights_hash
 from absynth.models.pretrained import device_of
 from absynth.zoo import load, model_folder
 
-_PREFIX = "absynth_model_"
+_sources: WeakKeyDictionary[nn.Module, bytes] = WeakKeyDictionary()
+"""What each model was made from: the user's file, and a digest of the modules beside it."""
 
 
 def find_function(name: str) -> tuple[Path, str] | None:
@@ -60,7 +63,8 @@ def load_classifier(name: str, size: Size = DIGITS.size) -> nn.Module:
     """A classifier, in evaluation mode.
 
     A function in a file is called without arguments, with all generators seeded with 0, so that a model of
-    random weights is the same whenever it is made. While it runs, modules beside the file can be imported.
+    random weights is the same whenever it is made. The file can import modules beside it, which are its own
+    (:mod:`absynth.evaluate.beside`).
 
     Args:
         name: A name of the zoo, a folder written by ``save_pretrained``, or ``my_file.py:make_model``.
@@ -75,11 +79,9 @@ def load_classifier(name: str, size: Size = DIGITS.size) -> nn.Module:
         return load(name)
     path, function = found
     source = _read(path)
-    with private_randomness(0, torch.device("cpu")), _own_errors(name, path), _importable(path.parent):
-        module = ModuleType(f"{_PREFIX}{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}")
-        module.__file__ = str(path)
-        sys.modules[module.__name__] = module
-        exec(compile(source, str(path), "exec"), vars(module))
+    room = Room(path)
+    with private_randomness(0, torch.device("cpu")), _own_errors(name, path), room.opened():
+        module = room.execute(source)
         if not callable(make := getattr(module, function, None)):
             raise AbsynthError(f"{path} has no function '{function}'; name one that is in the file.")
         model = make()
@@ -90,25 +92,26 @@ def load_classifier(name: str, size: Size = DIGITS.size) -> nn.Module:
     model.eval()
     with _own_errors(name, path):
         _check_answer(name, model, size)
+        room.complete(source)
+    _sources[model] = source + room.digest()
     return model
 
 
 def own_modules() -> list[ModuleType]:
-    """The user's files that :func:`load_classifier` has run, and what was imported from files beside them.
+    """The users' files that were loaded, and what they imported from beside them.
 
-    Another process cannot import these by name; packages beside them are not among these.
+    Another process cannot import these by name.
     """
-    every = [module for module in list(sys.modules.values()) if getattr(module, "__file__", None)]
-    homes = {_home(module) for module in every if module.__name__.startswith(_PREFIX)}
-    return [module for module in every if not hasattr(module, "__path__") and _home(module) in homes]
-
-
-def _home(module: ModuleType) -> Path:
-    return Path(str(module.__file__)).resolve().parent
+    every = list(sys.modules.values())
+    return [module for module in every if module.__name__.startswith((MODEL, HELPERS))]
 
 
 def identity(name: str, model: nn.Module) -> str:
-    """A hash of all that decides what a model answers: its weights, and a user's file and function.
+    """A hash of all that decides what a model answers: its weights, and a user's function and source.
+
+    The source is the user's file with the modules beside it that it may import, as they were when the model
+    was loaded. What the code reads elsewhere, such as other files or the environment, is seen only as far as
+    it shows in the weights or in how the model prints.
 
     Args:
         name: What it was loaded by.
@@ -119,7 +122,12 @@ def identity(name: str, model: nn.Module) -> str:
     if found is None:
         return weights
     path, function = found
-    return hashlib.sha256(f"{weights} {function} ".encode() + _read(path)).hexdigest()
+    source = _sources.get(model)
+    if source is None:
+        room, content = Room(path), _read(path)
+        room.complete(content)
+        source = content + room.digest()
+    return hashlib.sha256(f"{weights} {function} ".encode() + source).hexdigest()
 
 
 def _read(path: Path) -> bytes:
@@ -129,16 +137,6 @@ def _read(path: Path) -> bytes:
         raise AbsynthError(
             f"The file {path} cannot be read ({error.strerror}); give the path of a Python file."
         ) from None
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    entry = str(folder.resolve())
-    sys.path.insert(0, entry)
-    try:
-        yield
-    finally:
-        sys.path.remove(entry)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from absynth.attacks.averaged import DRAWS
 from absynth.attacks.suites import find_attack, suite_attacks
 from absynth.errors import AbsynthError
 from absynth.norms import Norm
@@ -66,6 +67,8 @@ class Preset:
         seed: Of the choice of images and of every attack.
         fewer_images: By attack, how many of the images it gets, where that is not all.
         thresholds: By norm, the distances at which to give accuracy, where they are not the paper's.
+        allow_random: Whether a model that answers at random is attacked, by the mean of its logits.
+        draws: Over how many answers.
     """
 
     models: tuple[str, ...]
@@ -78,6 +81,8 @@ class Preset:
     seed: int = 0
     fewer_images: Mapping[str, int] = field(default_factory=dict)
     thresholds: Mapping[Norm, tuple[float, ...]] = field(default_factory=dict)
+    allow_random: bool = False
+    draws: int = DRAWS
 
     def __post_init__(self) -> None:
         """Sees that there is something to do and that its parts fit together.
@@ -85,7 +90,7 @@ class Preset:
         Raises:
             AbsynthError: If not.
         """
-        counts = (self.images, self.clean_images, self.shard, *self.fewer_images.values())
+        counts = (self.images, self.clean_images, self.shard, self.draws, *self.fewer_images.values())
         if not self.models or min(counts) < 1:
             raise AbsynthError("A benchmark needs at least one model and one image.")
         if len(set(self.models)) < len(self.models):
@@ -178,7 +183,9 @@ def weights_hash(model: nn.Module) -> str:
     if callable(config := getattr(model, "config", None)):
         digest.update(json.dumps(config(), sort_keys=True).encode())
     else:
-        digest.update(re.sub(r" at 0x[0-9a-f]+", "", repr(model)).encode())
+        # neither an address nor how many files were loaded before says anything of the model
+        printed = re.sub(r" at 0x[0-9a-f]+", "", repr(model))
+        digest.update(re.sub(r"(absynth_(?:model|helpers)_[0-9a-f]{12})_[0-9]+", r"\1", printed).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         content = tensor.detach().cpu().reshape(-1).view(torch.uint8)
