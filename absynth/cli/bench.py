@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from absynth.cli.options import EngineOptions, Quiet, spell_out
+from absynth.cli.options import AllowRandom, Draws, EngineOptions, Quiet, spell_out
 from absynth.errors import AbsynthError
 
 
@@ -44,6 +44,8 @@ def bench(
     markdown: Annotated[
         Path | None, typer.Option(help="Write the figures as Markdown, on MNIST beside the paper's.")
     ] = None,
+    allow_random: AllowRandom = False,
+    draws: Draws = None,
     engine: EngineOptions = EngineOptions(),
     quiet: Quiet = False,
 ) -> None:
@@ -63,7 +65,15 @@ def bench(
             f"There is no 'bench {action}'; leave '{action}' out to run, or say 'status' or 'plan'."
         )
     chosen, name = choose_preset(preset, config)
-    chosen = adapt_preset(chosen, models=model or (), dataset=data, images=count, thresholds=thresholds or ())
+    chosen = adapt_preset(
+        chosen,
+        models=model or (),
+        dataset=data,
+        images=count,
+        thresholds=thresholds or (),
+        allow_random=allow_random,
+        draws=draws,
+    )
     if markdown is not None:
         check_markdown(markdown)
     folder = f"results/{name}" if out is None else out
@@ -87,3 +97,5 @@ def bench(
         write_markdown(markdown, result)
     show_remarks(result.remarks)
     console.print(f"Records and adversarial images: {store.location}", soft_wrap=True, markup=False)
+    if result.refused:
+        raise AbsynthError(" ".join(result.refused.values()))

@@ -28,6 +28,13 @@ Cpus = Annotated[int | None, typer.Option(min=1, help="Ray: CPUs, and threads, o
 Gpus = Annotated[
     float | None, typer.Option(min=0, help="Ray: GPUs of a task, where the model then is; by default 0.")
 ]
+AllowRandom = Annotated[
+    bool,
+    typer.Option("--allow-random", help="Attack a model that answers at random by the mean of its logits."),
+]
+Draws = Annotated[
+    int | None, typer.Option(min=1, help="With --allow-random: answers in a mean; by default 20.")
+]
 Device = Annotated[
     str | None, typer.Option(help="Local: where the model is, as cuda for a GPU; by default cpu.")
 ]

@@ -47,6 +47,8 @@ def adapt_preset(
     dataset: str | None = None,
     images: int | None = None,
     thresholds: Sequence[str] = (),
+    allow_random: bool = False,
+    draws: int | None = None,
 ) -> Preset:
     """A preset with some of its parts replaced.
 
@@ -56,6 +58,8 @@ def adapt_preset(
         dataset: Name or path.
         images: How many are attacked.
         thresholds: Such as ``"l2=0.5,1,1.5"``; norms that are not named keep theirs.
+        allow_random: Attack models that answer at random as well, by the mean of their logits.
+        draws: Over how many answers.
 
     Raises:
         AbsynthError: If there is no such model, one is for other data than those of the preset and none were
@@ -80,6 +84,8 @@ def adapt_preset(
         dataset=preset.dataset if dataset is None else dataset,
         images=preset.images if images is None else images,
         thresholds=parsed,
+        allow_random=preset.allow_random or allow_random,
+        draws=preset.draws if draws is None else draws,
     )
 
 
@@ -96,6 +102,8 @@ def read_preset(path: Path) -> Preset:
         dataset = "mnist"
         seed = 0
         shard = 50
+        allow_random = false
+        draws = 20
 
         [attacks]
         l2 = ["ddn", "boundary"]
@@ -181,6 +189,12 @@ def _count(value: object) -> int:
     return number
 
 
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise AbsynthError(f"{value!r} is neither true nor false.")
+    return value
+
+
 def _sizes(value: object) -> tuple[float, ...]:
     numbers: list[Any] = value if isinstance(value, list) else [value]
     if not all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in numbers):
@@ -251,4 +265,6 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "seed": _integer,
     "fewer_images": _fewer_images,
     "thresholds": _thresholds,
+    "allow_random": _flag,
+    "draws": _count,
 }

@@ -13,7 +13,10 @@ from rich.progress import TaskID
 from torch import Tensor, nn
 
 from absynth.attacks.suites import find_attack
+from absynth.attacks.target import private_randomness
 from absynth.engine import Engine, Job, LocalEngine, run_jobs
+from absynth.errors import AbsynthError
+from absynth.evaluate.candidates import check_candidate, first_images, masking_remarks
 from absynth.evaluate.data import read_for
 from absynth.evaluate.models import identity, load_classifier
 from absynth.evaluate.smallest import keep_smallest
@@ -36,7 +39,9 @@ class BenchmarkResult:
         tasks: What the benchmark consisted of, model by model.
         records: Of every model, attack and image.
         seconds: Wall-clock time of each task, by its key; without those whose time is not known.
-        remarks: What was left out or scaled while reading the data, a sentence each.
+        remarks: What was left out or scaled while reading the data, and what is to be known of the models'
+            figures, a sentence each.
+        refused: By model, why it was not attacked; such a model is in nothing else here.
     """
 
     preset: Preset
@@ -46,6 +51,7 @@ class BenchmarkResult:
     records: list[Record]
     seconds: dict[str, float]
     remarks: tuple[str, ...] = ()
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 def run_task(
@@ -76,8 +82,10 @@ def run_task(
 
 @torch.no_grad()
 def count_right(model: nn.Module, images: Tensor, labels: Tensor) -> int:
-    """How many images are classified rightly."""
-    return int((model(images.to(device_of(model))).argmax(1).cpu() == labels).sum())
+    """How many images are classified rightly; a model that answers at random draws the same each time."""
+    device = device_of(model)
+    with private_randomness(0, device):
+        return int((model(images.to(device)).argmax(1).cpu() == labels).sum())
 
 
 @dataclass
@@ -93,6 +101,8 @@ class _Benchmark:
     hashes: dict[str, str] = field(default_factory=dict)
     accuracy: dict[str, float] = field(default_factory=dict)
     tasks: list[Task] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
 
     def jobs(self, images: Tensor, labels: Tensor) -> Iterator[Job]:
         """What the store does not hold yet; a model is loaded when its turn comes."""
@@ -100,10 +110,20 @@ class _Benchmark:
         chosen = choose_images(len(images), preset.images, preset.seed)
         clean = torch.tensor(choose_images(len(images), preset.clean_images, preset.seed))
         data = data_hash(images, labels)
+        looked_at = first_images(images, preset)
         for number, name in enumerate(preset.models):
             self.progress.update(self.bar, note=f"loading {name}")
             model = self.load_model(name)
-            weights = self.hashes[name] = identity(name, model)
+            try:
+                candidate = check_candidate(name, model, identity(name, model), looked_at, preset)
+            except AbsynthError as error:
+                self.refused[name] = str(error)
+                continue
+            model, weights = candidate.model, candidate.weights
+            self.hashes[name] = weights
+            self.remarks += candidate.remarks
+            if candidate.remarks:
+                store.put_json("checks", f"{weights[:24]}-{data[:24]}", {"remarks": candidate.remarks})
             tasks = plan(preset, name, model, weights=weights, data=data, indices=chosen)
             store.records(tasks)  # a damaged file is told of now, not after hours
             self.tasks += tasks
@@ -165,8 +185,8 @@ def run_benchmark(
         engine: Where tasks run; by default in this process.
 
     Raises:
-        AbsynthError: If the preset does not fit the data, a model cannot be had, or a file of the store is
-            damaged.
+        AbsynthError: If the preset does not fit the data, a model cannot be had, the figures of every one
+            would be wrong, or a file of the store is damaged.
         FailedTasksError: After all others are done, if tasks raised anything else.
     """
     dataset = read_for(preset.models, preset.dataset, "test")
@@ -179,7 +199,14 @@ def run_benchmark(
     for _, tasks in groupby(state.tasks, lambda task: (task.model, task.norm)):
         keep_smallest(store, list(tasks))
     progress.update(bar, note="done")
+    left = tuple(name for name in preset.models if name not in state.refused)
+    if not left:
+        raise AbsynthError(" ".join(state.refused.values()))
+    preset = replace(preset, models=left)
     accuracy = {name: state.accuracy[name] for name in preset.models}
     seconds = {task.key: spent for task in state.tasks if (spent := store.seconds(task)) is not None}
     records = store.records(state.tasks)
-    return BenchmarkResult(preset, accuracy, state.hashes, state.tasks, records, seconds, dataset.remarks)
+    remarks = (*dataset.remarks, *state.remarks, *masking_remarks(records))
+    return BenchmarkResult(
+        preset, accuracy, state.hashes, state.tasks, records, seconds, remarks, state.refused
+    )

@@ -9,6 +9,7 @@ from functools import partial
 
 from torch import nn
 
+from absynth.evaluate.candidates import check_candidate, first_images
 from absynth.evaluate.data import read_for
 from absynth.evaluate.models import identity, load_classifier
 from absynth.evaluate.store import ResultStore
@@ -156,5 +157,9 @@ def planned_tasks(
     for name in preset.models:
         progress.update(bar, note=f"loading {name}")
         model = load(name)
-        yield name, plan(preset, name, model, weights=identity(name, model), data=data, indices=chosen)
+        weights = identity(name, model)
+        if preset.allow_random:
+            candidate = check_candidate(name, model, weights, first_images(images, preset), preset)
+            model, weights = candidate.model, candidate.weights
+        yield name, plan(preset, name, model, weights=weights, data=data, indices=chosen)
         progress.advance(bar)

@@ -179,11 +179,12 @@ def write_report(
             drawings=drawings,
             weights=results.weights,
             origin=_origin(results, seed),
-            changed=changed_weights(results.weights, shown),
+            changed=[*results.remarks, *changed_weights(results.weights, shown)],
         )
     write_text(out / "index.html", page)
     remarks = [f"{section.title}: {remark}" for section in sections for remark in section.remarks]
-    return Report(out / "index.html", (*remarks, *changed_weights(results.weights, shown)))
+    every = (*results.remarks, *remarks, *changed_weights(results.weights, shown))
+    return Report(out / "index.html", every)
 
 
 def changed_weights(attacked: Mapping[str, str], shown: Mapping[str, str]) -> list[str]:

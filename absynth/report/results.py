@@ -14,6 +14,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from absynth.errors import AbsynthError
+from absynth.evaluate.candidates import masking_remarks
 from absynth.evaluate.certification import CertificateRecord, read_certificate_file
 from absynth.evaluate.store import Record, content_digest, read_rows
 from absynth.norms import Norm
@@ -71,6 +72,7 @@ class Results:
         findings: One for each model, attack and image.
         weights: Hash of each model, by the name that the report uses.
         clean: By model, where it was measured.
+        remarks: What is to be known of the models' figures, a sentence each.
     """
 
     folder: Path
@@ -78,6 +80,7 @@ class Results:
     findings: tuple[Finding, ...]
     weights: dict[str, str]
     clean: dict[str, CleanAccuracy]
+    remarks: tuple[str, ...] = ()
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -181,7 +184,20 @@ def read_results(folder: Path, dataset: str | None = None) -> Results:
         replace(f, record=replace(f.record, model=titles[f.record.model, f.record.weights])) for f in kept
     )
     weights = {f.record.model: f.record.weights for f in findings}
-    return Results(folder, chosen, findings, weights, _read_clean(folder, weights))
+    remarks = (*_read_remarks(folder, weights), *masking_remarks(finding.record for finding in findings))
+    return Results(folder, chosen, findings, weights, _read_clean(folder, weights), remarks)
+
+
+def _read_remarks(folder: Path, weights: dict[str, str]) -> list[str]:
+    """What the benchmark remarked on each model before it was attacked."""
+    remarks: list[str] = []
+    for digest in weights.values():
+        for path in sorted((folder / "checks").glob(f"{digest[:24]}-*.json")):
+            try:
+                remarks += map(str, json.loads(path.read_text(encoding="utf-8"))["remarks"])
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
+                raise AbsynthError(f"The record {path} is damaged; delete it to run it again.") from None
+    return list(dict.fromkeys(remarks))
 
 
 def _titles(findings: Sequence[Finding]) -> dict[tuple[str, str], str]:

@@ -236,6 +236,25 @@ def write_adversarials(
         )
 
 
+def write_pictures(folder: Path, result: AttackResult, labels: Labels, indices: Sequence[int]) -> None:
+    """Writes each adversarial that was found as a PNG of 8 bits, called by its image's index and true class.
+
+    Args:
+        folder: Made if needed.
+        result: Of images whose pixels are multiples of 1/255.
+        labels: Their true classes.
+        indices: Of the images in their data set.
+    """
+    from PIL import Image
+
+    found = zip(result.adversarials.cpu(), result.success.tolist(), labels.tolist(), indices, strict=True)
+    for image, success, label, index in found:
+        if success:
+            pixels = (255 * image).round().byte().permute(1, 2, 0).numpy()
+            with atomic_path(folder / f"{index}-was-{label}.png") as temporary:
+                Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(temporary, "PNG")
+
+
 def distal_table(found: Sequence[Distal]) -> Table:
     """How sure each model is of what was made for it and for the others."""
     table = Table(title=f"Confidence in class {found[0].target}, mean over {len(found[0].images)} images")

@@ -1,0 +1,150 @@
+"""The models of a benchmark are looked at first: what is refused, and what is remarked on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from absynth.cli import main
+from absynth.evaluate.runner import BenchmarkResult, run_benchmark
+from absynth.evaluate.store import ResultStore
+from absynth.evaluate.tasks import Preset
+from absynth.progress import Progress
+
+MODELS = """
+import torch
+from torch import nn
+
+class Model(nn.Module):
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, images):
+        mean = 10 * (images.flatten(1).mean(1) - 0.5)
+        return self.answer(torch.stack([-mean, mean], dim=1))
+
+def noise(logits):
+    return logits + 0.3 * torch.randn_like(logits)
+
+def detached(logits):
+    return logits.detach()
+
+def single(logits):
+    return logits[:, :1]
+
+def same(logits):
+    return logits
+
+def make():
+    return Model(same)
+
+def make_noisy():
+    return Model(noise)
+
+def make_detached():
+    return Model(detached)
+
+def make_single():
+    return Model(single)
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A file of models in a folder with data of two classes."""
+    (tmp_path / "my.py").write_text(MODELS)
+    images = np.random.default_rng(0).random((12, 16, 16)).astype("f4")
+    np.savez(tmp_path / "two.npz", images=images, labels=(images.mean((1, 2)) > 0.5).astype(int))
+    monkeypatch.chdir(tmp_path)
+    return "my.py"
+
+
+Bench = Callable[..., BenchmarkResult]
+
+
+@pytest.fixture
+def bench(file: str, progress: Progress) -> Bench:
+    """Runs a small benchmark."""
+
+    def bench(*makers: str, out: str = "results", **changes: object) -> BenchmarkResult:
+        preset = Preset(
+            models=tuple(f"{file}:{maker}" for maker in makers),
+            suite="quick",
+            attacks={"l2": ("fgm", "ddn", "boundary")},
+            images=4,
+            clean_images=12,
+            dataset="two.npz",
+            **changes,
+        )
+        return run_benchmark(preset, ResultStore(out), progress)
+
+    return bench
+
+
+def test_a_model_whose_figures_would_be_wrong_is_refused_and_the_others_go_on(bench: Bench) -> None:
+    result = bench("make_single", "make", "make_noisy")
+    assert list(result.clean_accuracy) == ["my.py:make"] == list(result.preset.models)
+    assert set(result.refused) == {"my.py:make_single", "my.py:make_noisy"}
+    assert "single logit" in result.refused["my.py:make_single"]
+    assert "my.py:make_noisy answers at random" in result.refused["my.py:make_noisy"]
+
+
+def test_a_refused_model_leaves_nothing_and_ends_the_command_with_2(
+    file: str, fails: Callable[..., str]
+) -> None:
+    command = ("bench", "--preset", "clean", "--data", "two.npz", "--out", "none", "--quiet")
+    assert "single logit" in fails(*command, "--model", f"{file}:make_single")
+    assert "answers at random" in fails(*command, "--model", f"{file}:make_noisy")
+    assert not Path("none").exists()
+
+
+def test_the_command_shows_the_others_and_ends_with_2(
+    file: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = ("--model", f"{file}:make_single", "--model", f"{file}:make")
+    command = ["bench", "--preset", "clean", "--data", "two.npz", "--out", "some", "--quiet", *models]
+    monkeypatch.setattr(sys, "argv", ["absynth", *command])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    shown = capsys.readouterr()
+    assert ended.value.code == 2
+    assert "100.00%" in shown.out
+    assert "my.py:make_single answers with a single logit" in shown.err
+
+
+def test_a_random_model_that_is_allowed_has_its_own_records_and_a_remark(bench: Bench) -> None:
+    few, again, many = (bench("make_noisy", allow_random=True, draws=draws) for draws in (5, 5, 9))
+    assert few.records == again.records
+    assert few.clean_accuracy == again.clean_accuracy
+    assert few.weights != many.weights
+    assert any("the mean of its logits over 5 draws" in remark for remark in few.remarks)
+    assert again.remarks == few.remarks
+    # a model that is not random has the same identity, whatever is allowed
+    assert bench("make", allow_random=True).weights == bench("make").weights
+
+
+def test_remarks_survive_in_the_store_and_stand_in_the_report(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("jinja2")
+    first, second = bench("make_detached", "make"), bench("make_detached", "make")
+    gone, masked = "my.py:make_detached gives no gradients", "gradients of my.py:make_detached may be masked"
+    for result in (first, second):
+        assert [gone in remark for remark in result.remarks] == [True, False]
+        assert [masked in remark for remark in result.remarks] == [False, True]
+    kept = [json.loads(path.read_text()) for path in Path("results/checks").iterdir()]
+    assert [[gone in remark for remark in one["remarks"]] for one in kept] == [[True]]
+    monkeypatch.setattr(sys, "argv", ["absynth", "report", "results", "--records-only", "--quiet"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    page, told = Path("report/index.html").read_text(encoding="utf-8"), capsys.readouterr().out
+    for words in (gone, masked):
+        assert words in page
+        assert words in told
