@@ -119,6 +119,8 @@ class Attack(ABC):
                 logits = target(images)
             _check_logits(logits, labels)
             wrong = misclassified(logits, labels)
+            if isinstance(model, Averaged) and wrong.any():
+                wrong &= target.confirmed(images)
             adversarials, found = images.clone(), wrong.clone()
             attacked = (~wrong).nonzero().squeeze(1)
             if len(attacked):
