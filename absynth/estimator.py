@@ -32,12 +32,14 @@ from absynth.data.split import Validation
 from absynth.inference import ABS, CodebookABS
 from absynth.inference.codebook import draw_latents
 from absynth.inference.latent import fast_settings
+from absynth.inputs import digits, offender
 from absynth.models.confidence import logits_to_probabilities
 from absynth.models.pretrained import PretrainedModel
 from absynth.models.vae import VAE
 from absynth.norms import parse_norm
 from absynth.progress import progress_display
 from absynth.shapes import Images, Labels, Logits
+from absynth.surroundings import standard
 from absynth.training import TrainingSettings, train_vaes
 from absynth.training.finishing import fit_sharpness
 from absynth.training.latents import posterior_latents
@@ -122,8 +124,10 @@ class ABSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         learning_rate: Of Adam, at the start.
         validation_fraction: Share of each class that is kept out of the training, to see how well such images
             are explained, which sets the scale of the confidence.
-        value_range: The values of black and white in X; no pixel may lie outside.
-        random_state: A seed, a generator of NumPy, or None for other draws each time.
+        value_range: The values of black and white in X; no pixel may lie outside by more than rounding, a
+            millionth of the range.
+        random_state: A seed, a generator of NumPy (``Generator`` or ``RandomState``), or None for other draws
+            each time.
         verbose: Show the training's progress on standard error.
 
     Attributes:
@@ -189,7 +193,7 @@ class ABSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.codebook_size < 1 or self.latents < 1:
             raise AbsynthError("The codebook and the latents need a size of at least 1.")
         rows, shape = _rows(X)
-        rows, y = validate_data(self, rows, y, dtype=np.float64)
+        rows, y = validate_data(self, rows, _array(y), dtype=np.float64)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         self.image_shape_ = shape or (math.isqrt(rows.shape[1] - 1) + 1,) * 2
@@ -198,8 +202,9 @@ class ABSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"The pictures have {self.image_shape_[0]} rows and {self.image_shape_[1]} columns; "
                 f"scale them down to {LARGEST_SIDE} or less."
             )
-        seed = int(check_random_state(self.random_state).randint(2**31 - len(self.classes_)))
-        self.model_ = self._train(self._images(rows), torch.from_numpy(codes.astype(np.int64)), seed)
+        seed = _draw(self.random_state, 2**31 - len(self.classes_))
+        with standard(gradients=True):
+            self.model_ = self._train(self._images(rows), torch.from_numpy(codes.astype(np.int64)), seed)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -218,9 +223,10 @@ class ABSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Args:
             X: Images, see the class.
         """
-        return logits_to_probabilities(self._logits(X).double()).numpy()
+        with standard(gradients=False):
+            return logits_to_probabilities(self._logits(X).double()).numpy()
 
-    def certify(self, X: Any, y: Any, norm: str = "l2") -> np.ndarray:
+    def certify(self, X: Any, y: Any, norm: Any = "l2") -> np.ndarray:
         """Proves within which distance of each image no change can flip the decision.
 
         The radius is in the values of X, for L0 in pixels, and float64: any image of X's form and range that
@@ -229,7 +235,7 @@ class ABSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Args:
             X: Images, see the class.
             y: Their true labels.
-            norm: ``"l2"``, ``"l1"``, ``"linf"`` or ``"l0"``.
+            norm: ``"l2"``, ``"l1"``, ``"linf"`` or ``"l0"``, or the order of one.
 
         Raises:
             AbsynthError: If the inference is not ``"codebook"``, there is no such norm, or a label was not
@@ -239,7 +245,7 @@ class ABSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         images = self._checked(X)
         if not isinstance(self.model_, CodebookABS):
             raise AbsynthError("Only the inference 'codebook' can be certified; fit the classifier with it.")
-        labels = np.asarray(y)
+        labels = np.asarray(_array(y))
         unknown = labels[~np.isin(labels, self.classes_)]
         if unknown.size:
             raise AbsynthError(
@@ -302,12 +308,13 @@ class ABSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         low, high = self.value_range
         if not low < high:
             raise AbsynthError(f"The value_range {self.value_range} is empty; give black before white.")
-        if rows.min() < low or rows.max() > high:
+        darkest, lightest = float(rows.min()), float(rows.max())
+        if offender(darkest, lightest, bottom=low, top=high) is not None:
             raise AbsynthError(
-                f"The pixels go from {rows.min():g} to {rows.max():g}, their range is ({low:g}, {high:g}); "
-                "give the right value_range."
+                f"The pixels go from {digits(darkest)} to {digits(lightest)}, their range is "
+                f"({low:g}, {high:g}); give the right value_range."
             )
-        scaled = torch.from_numpy(((rows - low) / (high - low)).astype(np.float32))
+        scaled = torch.from_numpy(((rows - low) / (high - low)).clip(0, 1).astype(np.float32))
         return _Canvas(self.image_shape_).place(scaled)
 
     def _checked(self, X: Any) -> Images:
@@ -318,9 +325,24 @@ class ABSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise AbsynthError(f"The pictures are {shape}, those of the training were {self.image_shape_}.")
         return self._images(rows)
 
-    @torch.no_grad()
     def _logits(self, X: Any) -> Logits:
-        return torch.cat([self.model_(some) for some in self._checked(X).split(IMAGES_AT_ONCE)])
+        with standard(gradients=False):
+            return torch.cat([self.model_(some) for some in self._checked(X).split(IMAGES_AT_ONCE)])
+
+
+def _draw(random_state: Any, below: int) -> int:
+    """A seed below a number, from what scikit-learn takes for randomness or NumPy's present generator."""
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(below))
+    return int(check_random_state(random_state).randint(below))
+
+
+def _array(values: Any) -> Any:
+    """A tensor as an array; anything else as it is."""
+    if not isinstance(values, Tensor):
+        return values
+    known = values.detach().cpu()
+    return known.to(torch.float64 if known.is_floating_point() else known.dtype).numpy()
 
 
 def _rows(X: Any) -> tuple[Any, Size | None]:
@@ -329,9 +351,10 @@ def _rows(X: Any) -> tuple[Any, Size | None]:
     Raises:
         AbsynthError: If they are not grey.
     """
-    if (X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim) <= 2:
-        return X, None
-    images = np.asarray(X)
+    given = _array(X)
+    if (given.ndim if hasattr(given, "ndim") else np.asarray(given).ndim) <= 2:
+        return given, None
+    images = np.asarray(given)
     if images.ndim != 3 and (images.ndim != 4 or images.shape[1] != 1):
         raise AbsynthError(
             f"The images have shape {images.shape}; give (n, pixels), (n, height, width) or "

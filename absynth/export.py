@@ -14,6 +14,7 @@ from absynth.files import atomic_path
 from absynth.models.cnn import Binarized
 from absynth.models.front import Clamped
 from absynth.models.prototypes import PrototypeClassifier
+from absynth.surroundings import standard
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
@@ -71,7 +72,8 @@ def export_onnx(model: nn.Module, path: str | Path) -> Path:
             f"A {type(inner).__name__} cannot be exported; codebook-abs, nearest-neighbour, their binary "
             "forms and certified-abs can, and of networks without a search torch.onnx.export makes a graph."
         )
-    graph = _graph(inner, fronts)
+    with standard():
+        graph = _graph(inner, fronts)
     with atomic_path(path) as temporary:
         temporary.write_bytes(graph.SerializeToString())
     return path

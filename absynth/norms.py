@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+import math
+from contextlib import suppress
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -15,29 +17,28 @@ Norm = Literal["l2", "l1", "linf", "l0"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
 
 
-def parse_norm(name: str) -> Norm:
-    """The norm called ``name``, in any case.
+_ORDERS: dict[float, Norm] = {2.0: "l2", 1.0: "l1", math.inf: "linf", 0.0: "l0"}
+
+
+def parse_norm(name: Any) -> Norm:
+    """The norm called ``name``, or of that order.
+
+    Args:
+        name: A name in any case, such as "l2", "L_inf", "Linf" or "inf", or the order: 2, 1, 0 or infinity.
 
     Raises:
         AbsynthError: If there is no such norm.
 
-    >>> parse_norm("Linf")
-    'linf'
+    >>> parse_norm("L_inf"), parse_norm(2), parse_norm(float("inf"))
+    ('linf', 'l2', 'linf')
     """
-    for norm in NORMS:
-        if norm == name.strip().lower():
-            return norm
+    order = name
+    if isinstance(name, str) and not any(letter.isspace() for letter in name.strip()):
+        order = name.strip().lower().replace("_", "").removeprefix("l").replace("∞", "inf")
+    with suppress(TypeError, ValueError, OverflowError, RuntimeError):
+        if not isinstance(name, bool) and float(order) in _ORDERS:
+            return _ORDERS[float(order)]
     raise AbsynthError(f"There is no norm '{name}'; choose one of {', '.join(NORMS)}.")
-
-
-def check_box(images: Images) -> None:
-    """Sees that every pixel lies in the box.
-
-    Raises:
-        AbsynthError: If one is NaN or outside [0, 1].
-    """
-    if not bool(((images >= 0) & (images <= 1)).all()):
-        raise AbsynthError("The images have values that are NaN or outside [0, 1]; scale them to [0, 1].")
 
 
 def distance(first: Images, second: Images, norm: Norm) -> Float[Tensor, "batch"]:

@@ -3,7 +3,7 @@
 Notation (Higham, *Accuracy and Stability of Numerical Algorithms*, chapter 3): u is half the spacing of 1,
 and a sum of n products, in whatever order and with or without fused multiply-adds, is off by at most
 γ_n Σ abs(a_i b_i) with γ_n = n u / (1 − n u). Everything here assumes IEEE arithmetic, so a matrix product in
-TF32 or bfloat16 (``torch.set_float32_matmul_precision`` other than "highest") is not covered.
+TF32 or bfloat16 is not covered: certificates keep PyTorch from it (:mod:`absynth.surroundings`).
 """
 
 from __future__ import annotations

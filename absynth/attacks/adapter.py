@@ -17,7 +17,7 @@ from absynth.attacks.base import Attack
 from absynth.attacks.batch import Mask, size
 from absynth.attacks.line_search import ascend, shrink
 from absynth.attacks.noise import starting_points
-from absynth.attacks.target import Target, misclassified, temper
+from absynth.attacks.target import Target, misclassified, of_images_alone, temper
 from absynth.norms import Norm
 from absynth.shapes import Images, Logits
 
@@ -168,7 +168,7 @@ class _Tempered(nn.Module):
 
     def forward(self, images: Images) -> Logits:
         """The tempered logits."""
-        return temper(self.model(images))
+        return temper(of_images_alone(self.model, images))
 
 
 def foolbox_class(name: str, **parameters: Any) -> Callable[[], Any]:

@@ -13,7 +13,7 @@ from torch import nn
 
 from absynth.attacks.base import Attack, require
 from absynth.attacks.line_search import ascend, shrink
-from absynth.attacks.target import Target, connect, temper
+from absynth.attacks.target import Target, of_images_alone, temper
 from absynth.norms import Norm
 from absynth.shapes import Images, Logits
 
@@ -112,7 +112,7 @@ class _Counted(nn.Module):
     def forward(self, images: Images) -> Logits:
         """The tempered logits."""
         self.asked += len(images)
-        return temper(connect(self.model(images), images))
+        return temper(of_images_alone(self.model, images))
 
 
 @contextmanager

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from absynth.attacks.averaged import Averaged
 from absynth.attacks.batch import Counts, Mask, Scalars
-from absynth.attacks.target import Target, frozen, misclassified, private_randomness
+from absynth.attacks.door import Opened, opened
+from absynth.attacks.target import Target, misclassified, private_randomness
 from absynth.errors import AbsynthError
+from absynth.models.asked import frozen
 from absynth.norms import Norm, distance
 from absynth.shapes import Images, Labels
 
@@ -31,10 +33,12 @@ class AttackResult:
     """The closest verified adversarials that were found; upper bounds on the robustness, never proofs.
 
     Attributes:
-        adversarials: The adversarial of each image; the clean image where none was found.
-        distances: How far it is from the clean image, float64; 0 where the clean image is misclassified
-            already, infinite where no adversarial was found.
-        success: Where there is an adversarial.
+        adversarials: The adversarial of each image; the clean image where none was found. They have the wider
+            type of the images and the model, and a pixel that was not changed has the value that was given.
+        distances: How far it is from the clean image, float64, measured between the two as they are given and
+            returned; 0 where the clean image is misclassified already, infinite where no adversarial was
+            found.
+        success: Where there is an adversarial, which may be the clean image itself.
         queries: How many forward passes each image took, those with a backward pass included.
         remarks: What to know of the attack, a sentence each.
     """
@@ -44,6 +48,11 @@ class AttackResult:
     success: Mask
     queries: Counts
     remarks: tuple[str, ...] = ()
+
+    @property
+    def misclassified(self) -> Mask:
+        """Which images the model got wrong from the start, so that nothing was attacked."""
+        return self.success & (self.distances == 0)
 
     def __len__(self) -> int:
         """The number of images."""
@@ -92,13 +101,23 @@ class Attack(ABC):
         """
         return True
 
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, seed: int = 0) -> AttackResult:
+    def fits(self, shape: torch.Size, classes: int) -> bool:
+        """Whether the attack can be run on such images: one may bring along what others do not fit.
+
+        Args:
+            shape: Of an image: channel, height, width.
+            classes: That the model tells apart.
+        """
+        return True
+
+    def __call__(self, model: Any, images: Any, labels: Any, seed: int = 0) -> AttackResult:
         """Attacks a batch of images.
 
         Args:
-            model: The classifier, from images to logits (batch, class), on the device of the images.
-            images: Clean images in [0, 1], shape (batch, channel, height, width).
-            labels: Their classes, int64, shape (batch,).
+            model: The classifier, from images to logits (batch, class): a module or a function.
+            images: Clean images in [0, 1], shape (batch, channel, height, width), in any form that
+                :mod:`absynth.inputs` names; a copy is moved to the model's device.
+            labels: Their true classes, whole numbers, shape (batch,).
             seed: The result is the same for the same seed, batch and machine.
 
         Raises:
@@ -106,13 +125,26 @@ class Attack(ABC):
                 class of the model, the model's answer is not one row of logits an image, or the attack does
                 not apply to the model.
         """
-        check_batch(images, labels)
-        if not self.applies_to(model):
-            raise AbsynthError(
-                f"The attack '{self.name}' uses what a {type(model).__name__} does not have; leave it out, "
-                "as a suite does."
-            )
-        images = images.detach()
+        with opened(model, images, labels, seed) as door:
+            if not (self.applies_to(door.model) and self.fits(door.images.shape[1:], door.classes)):
+                raise AbsynthError(
+                    f"The attack '{self.name}' uses what a {type(model).__name__} does not have; leave it "
+                    "out, as a suite does."
+                )
+            return as_given(self.search(door.model, door.images, door.labels, seed), door, self.norm)
+
+    def search(self, model: nn.Module, images: Images, labels: Labels, seed: int = 0) -> AttackResult:
+        """The same for what has been through the door (:func:`absynth.attacks.door.opened`).
+
+        Args:
+            model: The classifier as the door gives it.
+            images: Clean images in the type that the model computes in, on its device.
+            labels: Their classes.
+            seed: Of the generators.
+
+        Raises:
+            AbsynthError: If the model's answer to the clean images is NaN or no row of logits an image.
+        """
         target = Target(model, labels)
         with frozen(model), private_randomness(seed, images.device):
             with torch.no_grad():
@@ -148,7 +180,7 @@ def verify(target: Target, images: Images, candidates: Images) -> tuple[Images, 
     random = isinstance(target.model, Averaged)
     for push in RANDOM_PUSHES if random else PUSHES:
         moved = torch.where(finite[:, None, None, None], candidates + push * (candidates - images), images)
-        moved = moved.to(images.dtype).clamp(0, 1)
+        moved = target.seen(moved.to(images.dtype).clamp(0, 1))
         new = (target.confirmed(moved) if random else target.is_adversarial(moved)) & ~found
         verified = torch.where(new[:, None, None, None], moved, verified)
         found |= new
@@ -172,31 +204,29 @@ def require(package: str, attack: str) -> None:
         )
 
 
-def check_batch(images: Tensor, labels: Tensor) -> None:
-    """Sees that images and labels are a batch that can be attacked.
+def as_given(result: AttackResult, door: Opened, norm: Norm) -> AttackResult:
+    """A result for the images as they were given, where they were given.
 
-    Raises:
-        AbsynthError: If they are not; the sentence says what was wrong and what would be right.
+    A pixel that was not changed gets the value that was given, which the model may have seen rounded.
+
+    Args:
+        result: For the images as the model saw them.
+        door: That they came through.
+        norm: Of the distances.
     """
-    if images.ndim != 4 or len(images) == 0 or not images.is_floating_point():
-        raise AbsynthError(
-            f"The images have shape {tuple(images.shape)} and type {images.dtype}; an attack takes floats of "
-            "shape (batch, channel, height, width), at least one image."
-        )
-    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-        raise AbsynthError(
-            f"The labels have shape {tuple(labels.shape)} and type {labels.dtype}; {len(images)} images take "
-            f"int64 labels of shape ({len(images)},)."
-        )
-    if labels.device != images.device:
-        raise AbsynthError(
-            f"The images are on {images.device} and the labels on {labels.device}; put them on one device."
-        )
-    if images.isnan().any():
-        raise AbsynthError("The images contain NaN; every pixel must be a number in [0, 1].")
-    low, high = images.amin().item(), images.amax().item()
-    if low < 0 or high > 1:
-        raise AbsynthError(f"The pixels lie in [{low:g}, {high:g}]; scale the images to [0, 1].")
+    home, given = door.home, door.given
+    adversarials, distances = result.adversarials, result.distances
+    if given is not door.images:
+        same = adversarials == door.images
+        adversarials = torch.where(same, given, adversarials.to(given.dtype))
+        distances = distance(given, adversarials, norm).masked_fill(~result.success, torch.inf)
+    return AttackResult(
+        adversarials.to(home),
+        distances.to(home),
+        result.success.to(home),
+        result.queries.to(home),
+        result.remarks,
+    )
 
 
 def _check_logits(logits: Tensor, labels: Labels) -> None:
@@ -207,8 +237,3 @@ def _check_logits(logits: Tensor, labels: Labels) -> None:
         )
     if logits.isnan().any():
         raise AbsynthError("The model's logits for the clean images contain NaN; an attack takes numbers.")
-    if labels.amin() < 0 or labels.amax() >= logits.shape[1]:
-        raise AbsynthError(
-            f"The labels lie in [{int(labels.amin())}, {int(labels.amax())}]; the model has the classes "
-            f"0 to {logits.shape[1] - 1}."
-        )

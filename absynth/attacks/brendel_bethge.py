@@ -72,6 +72,10 @@ class BrendelBethge(Attack):
         """Whether the first attack does."""
         return self.start is None or self.start.applies_to(model)
 
+    def fits(self, shape: torch.Size, classes: int) -> bool:
+        """Whether the first attack does."""
+        return self.start is None or self.start.fits(shape, classes)
+
     def run(self, target: Target, images: Images) -> Images:
         """Walks again and again.
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from absynth.attacks.averaged import DRAWS, Averaged
 from absynth.attacks.probabilities import with_logarithms
-from absynth.attacks.target import frozen, private_randomness
+from absynth.attacks.target import private_randomness
 from absynth.errors import AbsynthError, first_line
+from absynth.models.asked import find_asked, frozen
 from absynth.norms import Norm
 from absynth.shapes import Images, Logits
 
@@ -96,7 +97,8 @@ def check_model(
     """
     if draws < 1:
         raise AbsynthError(f"The number of draws is {draws}; it must be at least 1.")
-    images, remarks = images[:LOOKED_AT].detach(), list[str]()
+    images, asked = images[:LOOKED_AT].detach(), find_asked(model)
+    remarks = [] if asked is None else [remark.replace("The model", name, 1) for remark in asked.remarks]
     with frozen(model), private_randomness(seed, images.device):
         with torch.no_grad():
             given = images.clone()

@@ -271,6 +271,10 @@ class WithEstimatedGradient(Attack):
         """Whether the attack itself applies."""
         return self.attack.applies_to(model)
 
+    def fits(self, shape: torch.Size, classes: int) -> bool:
+        """Whether the attack itself does."""
+        return self.attack.fits(shape, classes)
+
     def run(self, target: Target, images: Images) -> Images:
         """Runs the attack on a target that estimates its gradients."""
         seed = int(torch.randint(2**62, (), device="cpu"))

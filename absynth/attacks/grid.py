@@ -10,8 +10,9 @@ from torch import nn
 from absynth.attacks.averaged import Averaged
 from absynth.attacks.base import AttackResult
 from absynth.attacks.batch import choose, keep_closer
-from absynth.attacks.target import Target, frozen, private_randomness
+from absynth.attacks.target import Target, private_randomness
 from absynth.errors import AbsynthError
+from absynth.models.asked import frozen
 from absynth.norms import Norm, distance
 from absynth.shapes import Images, Labels
 

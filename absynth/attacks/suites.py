@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from typing import Any
+
 import torch
+from rich.progress import TaskID
 from torch import Tensor, nn
 
 from absynth.attacks.averaged import DRAWS
-from absynth.attacks.base import Attack, AttackResult, check_batch
-from absynth.attacks.batch import choose
+from absynth.attacks.base import Attack, AttackResult, as_given
+from absynth.attacks.batch import Mask, choose
 from absynth.attacks.catalog import BUILDERS, SUITES
-from absynth.attacks.checks import LOOKED_AT, check_model, remark_on_masking
+from absynth.attacks.checks import check_model, remark_on_masking
+from absynth.attacks.door import opened
 from absynth.attacks.grid import check_grid, put_on_grid
-from absynth.errors import AbsynthError
-from absynth.models.pretrained import device_of
+from absynth.errors import AbsynthError, first_line
 from absynth.norms import parse_norm
 from absynth.progress import Progress
+from absynth.shapes import Images, Labels
 
 
-def suite_attacks(suite: str, norm: str) -> tuple[Attack, ...]:
+def suite_attacks(suite: str, norm: Any) -> tuple[Attack, ...]:
     """The attacks of a suite for a norm, each with a name of its own.
 
     "quick" takes at most about 40 backward passes for a gradient attack, 300 queries for Boundary, 400 for
@@ -31,7 +36,7 @@ def suite_attacks(suite: str, norm: str) -> tuple[Attack, ...]:
 
     Args:
         suite: One of ``SUITES``.
-        norm: "l2", "l1", "linf" or "l0".
+        norm: "l2", "l1", "linf" or "l0", or the order of one.
 
     Raises:
         AbsynthError: If there is no such suite or norm, or the suite has nothing for the norm.
@@ -49,7 +54,7 @@ def suite_attacks(suite: str, norm: str) -> tuple[Attack, ...]:
     raise AbsynthError(f"There is no suite '{suite}'; choose one of {', '.join(SUITES)}.")
 
 
-def find_attack(name: str, norm: str, suite: str = "strong") -> Attack:
+def find_attack(name: str, norm: Any, suite: str = "strong") -> Attack:
     """The attack of a suite that is called ``name``.
 
     Raises:
@@ -67,10 +72,10 @@ def find_attack(name: str, norm: str, suite: str = "strong") -> Attack:
 
 
 def attack(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    norm: str = "l2",
+    model: Any,
+    images: Any,
+    labels: Any,
+    norm: Any = "l2",
     suite: str = "strong",
     *,
     seed: int = 0,
@@ -82,14 +87,20 @@ def attack(
 ) -> AttackResult:
     """Attacks a model with a whole suite and keeps the closest verified adversarial of each image.
 
-    Attacks that do not apply to the model are left out. The distances are upper bounds on the robustness: a
-    better attack may find closer adversarials. For lower bounds see ``absynth.certify``.
+    Attacks are untargeted: any class but the label counts. The labels are the true classes, and an image
+    that the model gets wrong from the start is its own adversarial, at distance 0.
+
+    Attacks that do not apply to the model are left out, and one that breaks loses none of the others: the
+    remarks of the result name both. The distances are upper bounds on the robustness: a better attack may
+    find closer adversarials. For lower bounds see ``absynth.certify``.
 
     Args:
-        model: The classifier, from images to logits (batch, class).
-        images: Clean images in [0, 1], shape (batch, channel, height, width); moved to the model's device.
-        labels: Their classes, integers of shape (batch,).
-        norm: "l2", "l1", "linf" or "l0".
+        model: The classifier, from images to logits (batch, class): a module, or any function. It is held in
+            evaluation mode meanwhile.
+        images: Clean images in [0, 1], shape (batch, channel, height, width), in any form that
+            :mod:`absynth.inputs` names; copies are moved to the model's device and type.
+        labels: Their true classes, whole numbers of shape (batch,).
+        norm: "l2", "l1", "linf" or "l0", or the order of one.
         suite: See :func:`suite_attacks`.
         seed: The result is the same for the same seed, images, batch size and machine.
         batch_size: Images attacked together.
@@ -101,8 +112,9 @@ def attack(
             bits. They are verified as such, and the distances are theirs.
 
     Raises:
-        AbsynthError: If an argument is not as described, no attack of the suite applies to the model, or its
-            answers are such that the figures would be wrong (:func:`absynth.attacks.checks.check_model`).
+        AbsynthError: If an argument is not as described, no attack of the suite applies to the model, every
+            one breaks, or the model's answers are such that the figures would be wrong
+            (:func:`absynth.attacks.checks.check_model`).
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     >>> weights = {"1.weight": torch.tensor([[1.0] * 4, [0.0] * 4]), "1.bias": torch.tensor([0.0, 0.5])}
@@ -112,55 +124,131 @@ def attack(
     >>> result.success, result.distances.round(decimals=2)
     (tensor([True]), tensor([0.1300], dtype=torch.float64))
     """
-    chosen = parse_norm(norm)
-    attacks = [single for single in suite_attacks(suite, norm) if single.applies_to(model)]
-    if not attacks:
-        raise AbsynthError(
-            f"No attack of the suite '{suite}' for {norm} applies to a {type(model).__name__}; "
-            "choose another suite or norm."
-        )
-    if labels.dtype in (torch.int32, torch.int16, torch.int8, torch.uint8):
-        labels = labels.long()
-    check_batch(images, labels)
+    chosen, every = parse_norm(norm), suite_attacks(suite, norm)
     if batch_size < 1:
         raise AbsynthError(f"The batch size is {batch_size}; it must be at least 1.")
     if grid is not None:
         check_grid(grid)
-    home, device = images.device, device_of(model, images.device)
-    checked = check_model(
-        model, images[:LOOKED_AT].to(device), allow_random=allow_random, draws=draws, seed=seed
-    )
-    batches = list(zip(images.to(device).split(batch_size), labels.to(device).split(batch_size), strict=True))
-    task = None
-    if progress is not None:
-        task = progress.add_task(f"attack {norm}", total=len(batches) * len(attacks), note="")
-    results, by_attack = [], {single.name: list[Tensor]() for single in attacks}
-    for batch_images, batch_labels in batches:
-        best: AttackResult | None = None
-        for single in attacks:
-            if progress is not None and task is not None:
-                progress.update(task, note=single.name)
-            result = single(checked.model, batch_images, batch_labels, seed=seed)
-            by_attack[single.name].append(result.distances.cpu())
-            best = result if best is None else closest(best, result)
-            if progress is not None and task is not None:
-                progress.advance(task)
-        if best is not None and grid is not None:
-            best = put_on_grid(checked.model, batch_images, batch_labels, best, chosen, grid, seed)
-        if best is not None:
-            results.append(best)
-    masking = remark_on_masking({name: torch.cat(found) for name, found in by_attack.items()}, chosen)
-    return AttackResult(
-        adversarials=torch.cat([result.adversarials for result in results]).to(home),
-        distances=torch.cat([result.distances for result in results]).to(home),
-        success=torch.cat([result.success for result in results]).to(home),
-        queries=torch.cat([result.queries for result in results]).to(home),
-        remarks=(
+    with opened(model, images, labels, seed) as door:
+        applying = [single for single in every if single.applies_to(door.model)]
+        attacks = [single for single in applying if single.fits(door.images.shape[1:], door.classes)]
+        if not attacks:
+            raise AbsynthError(
+                f"No attack of the suite '{suite}' for {chosen} applies to a {type(model).__name__}; "
+                "choose another suite or norm."
+            )
+        checked = check_model(door.model, door.images, allow_random=allow_random, draws=draws, seed=seed)
+        run = _Run(checked.model, attacks, seed, progress)
+        task = None
+        batches = list(zip(door.images.split(batch_size), door.labels.split(batch_size), strict=True))
+        if progress is not None:
+            task = progress.add_task(f"attack {chosen}", total=len(batches) * len(attacks), note="")
+        results = [run.batch(some, numbers, task) for some, numbers in batches]
+        masking = remark_on_masking(run.distances(len(door.images)), chosen)
+        if grid is not None:
+            results = [
+                put_on_grid(checked.model, some, numbers, found, chosen, grid, seed)
+                for (some, numbers), found in zip(batches, results, strict=True)
+            ]
+        remarks = (
             *checked.remarks,
-            *dict.fromkeys(remark for result in results for remark in result.remarks),
+            *(_misfit(single) for single in applying if single not in attacks),
+            *run.remarks(len(door.images)),
             *(() if masking is None else (masking,)),
-        ),
+            *dict.fromkeys(remark for one in results for remark in one.remarks),
+            *_wrong_from_the_start(torch.cat([one.misclassified for one in results])),
+        )
+        whole = AttackResult(
+            adversarials=torch.cat([result.adversarials for result in results]),
+            distances=torch.cat([result.distances for result in results]),
+            success=torch.cat([result.success for result in results]),
+            queries=torch.cat([result.queries for result in results]),
+            remarks=remarks,
+        )
+        return as_given(whole, door, chosen)
+
+
+@dataclass
+class _Run:
+    """Several attacks on a model, batch by batch."""
+
+    model: nn.Module
+    attacks: list[Attack]
+    seed: int
+    progress: Progress | None
+    failures: dict[str, tuple[int, Exception]] = field(default_factory=dict)
+    found: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def batch(self, images: Images, labels: Labels, task: TaskID | None) -> AttackResult:
+        """The closest adversarials of one batch.
+
+        Raises:
+            AbsynthError: If every attack broke.
+        """
+        best: AttackResult | None = None
+        last: Exception | None = None
+        for single in self.attacks:
+            if self.progress is not None and task is not None:
+                self.progress.update(task, note=single.name)
+            try:
+                result = single.search(self.model, images, labels, seed=self.seed)
+                self.found.setdefault(single.name, []).append(result.distances.cpu())
+                best = result if best is None else closest(best, result)
+            except Exception as error:  # whatever a library's attack may raise on a model of its users
+                count, first = self.failures.get(single.name, (0, error))
+                self.failures[single.name] = (count + len(images), first)
+                last = error
+            if self.progress is not None and task is not None:
+                self.progress.advance(task)
+        if best is None:
+            if isinstance(last, AbsynthError):
+                raise last
+            raise AbsynthError(
+                f"Every attack broke on the model, the last one with {_told(last)}; see that the model "
+                "answers any images in [0, 1] with logits."
+            ) from last
+        return best
+
+    def distances(self, total: int) -> dict[str, Tensor]:
+        """What each attack found of all images, without those that broke on some."""
+        whole = {name: torch.cat(parts) for name, parts in self.found.items()}
+        return {name: distances for name, distances in whole.items() if len(distances) == total}
+
+    def remarks(self, total: int) -> list[str]:
+        """A sentence for each attack that broke."""
+        return [
+            f"The attack '{name}' broke and does not count for {count} of {total} images ({_told(error)})."
+            for name, (count, error) in self.failures.items()
+        ]
+
+
+def _told(error: BaseException | None) -> str:
+    if error is None or isinstance(error, AbsynthError):
+        return str(error).rstrip(".")
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def _misfit(single: Attack) -> str:
+    return (
+        f"The attack '{single.name}' was left out: what it begins from is for images of another size or for "
+        "other classes."
     )
+
+
+def _wrong_from_the_start(wrong: Mask) -> tuple[str, ...]:
+    count, total = int(wrong.sum()), len(wrong)
+    if count == 0:
+        return ()
+    if total == 1:
+        remark = "The image is misclassified from the start, so it was not attacked: its distance is 0."
+    else:
+        remark = (
+            f"{count} of {total} images are misclassified from the start, so they were not attacked: their "
+            "distance is 0."
+        )
+    if 2 * count > total:
+        remark += " Labels are the true classes, as attacks are untargeted."
+    return (remark,)
 
 
 def closest(first: AttackResult, second: AttackResult) -> AttackResult:

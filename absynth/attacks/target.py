@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from absynth.attacks.averaged import FRESH, Averaged
 from absynth.attacks.batch import Counts, Mask, Scalars
+from absynth.models.asked import find_asked
 from absynth.shapes import Images, Labels, Logits
 
 LARGEST_GAP = 1e6
@@ -82,6 +83,11 @@ class Target(nn.Module):
         self.count()
         return connect(self.model(images), images)
 
+    def seen(self, images: Images) -> Images:
+        """The images as the model sees them: rounded, where it takes a coarser type than they have."""
+        asked = find_asked(self.model)
+        return images if asked is None else images.to(asked.own).to(images.dtype)
+
     def count(self, queries: int = 1) -> None:
         """Adds queries of every image, for attacks that ask the model itself, or for more than logits."""
         self.queries.index_add_(0, self._rows, torch.full_like(self._rows, queries))
@@ -123,6 +129,40 @@ def connect(logits: Tensor, images: Images) -> Tensor:
     return logits
 
 
+class _OfImagesAlone(torch.autograd.Function):
+    """A model's answer with a gradient in the images alone, whatever else it depends on."""
+
+    @staticmethod
+    def forward(context: Any, images: Tensor, model: Callable[[Tensor], Tensor]) -> Tensor:
+        with torch.enable_grad():
+            inputs = images.detach().requires_grad_()
+            context.images, context.answer = inputs, connect(model(inputs), inputs)
+        answer: Tensor = context.answer.detach()
+        return answer
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        answer, images = context.answer, context.images
+        (gradient,) = torch.autograd.grad(answer, images, gradients, retain_graph=True)
+        return gradient, None
+
+
+def of_images_alone(model: Callable[[Tensor], Tensor], images: Images) -> Tensor:
+    """A model's logits, for packages that differentiate by ``backward()``: no parameter collects a gradient.
+
+    That of a network which a model uses and does not own would, whatever :func:`absynth.models.asked.frozen`
+    does to the model's own.
+
+    Args:
+        model: From images to logits.
+        images: To ask it about.
+    """
+    if not (torch.is_grad_enabled() and images.requires_grad):
+        return model(images)
+    result: Tensor = _OfImagesAlone.apply(images, model)  # type: ignore[no-untyped-call]
+    return result
+
+
 def misclassified(logits: Logits, labels: Labels) -> Mask:
     """Where the largest logit is not the label's.
 
@@ -159,27 +199,6 @@ def temper(logits: Logits) -> Logits:
     """
     best = logits.detach().topk(2, dim=1).values
     return logits / (best[:, :1] - best[:, 1:]).clamp(1, LARGEST_GAP)
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Holds a model in evaluation mode with parameters that collect no gradient, then puts all back.
-
-    Args:
-        model: The model to hold still.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    parameters = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        model.eval()
-        for parameter, _ in parameters:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for parameter, required in parameters:
-            parameter.requires_grad_(required)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from absynth.attacks.batch import choose, keep_closer, largest_size, per_image, 
 from absynth.attacks.gradient_descent import smallest_radius
 from absynth.attacks.projections import TINY
 from absynth.attacks.target import Target
+from absynth.data.domain import Domain
 from absynth.errors import AbsynthError
 from absynth.models.pretrained import domain_of, read_config, read_domain
 from absynth.norms import Norm
@@ -71,10 +72,20 @@ class Transfer(Attack):
         """Whether a substitute that is known by its name is for the same data, as far as that is known."""
         if not isinstance(self.substitute, str):
             return True
+        known = domain_of(model)
+        return known is None or known == self._domain(self.substitute)
+
+    def fits(self, shape: torch.Size, classes: int) -> bool:
+        """Whether a substitute that is known by its name takes such images and has as many classes."""
+        if not isinstance(self.substitute, str):
+            return True
+        domain = self._domain(self.substitute)
+        return tuple(shape) == (1, *domain.size) and classes == len(domain.class_names)
+
+    def _domain(self, substitute: str) -> Domain:
         from absynth.zoo import model_folder
 
-        known = domain_of(model)
-        return known is None or known == read_domain(read_config(model_folder(self.substitute)))
+        return read_domain(read_config(model_folder(substitute)))
 
     def run(self, target: Target, images: Images) -> Images:
         """Attacks the substitute, then searches along what was found."""

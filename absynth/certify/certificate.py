@@ -26,6 +26,10 @@ class Certificate:
     is too small to be told from a tie. No radius exceeds the diameter of the box, as no two images are
     further apart.
 
+    The model sees float32. Where image_i consists of float32 numbers, in whatever type they are given, so
+    does x'. Around others, x' is any image, which is rounded to float32 as image_i is, and the radius is
+    smaller by what both can change. L0 needs no less: an unchanged pixel is rounded alike.
+
     Attributes:
         norm: Which norm the radius is measured in.
         radius: The proven radius of each image, rounded down.

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from absynth.certify.arguments import check_images
+from absynth.certify.as_given import for_given
 from absynth.certify.certificate import Certificate
 from absynth.certify.provers import prover_for
-from absynth.norms import parse_norm
+from absynth.errors import AbsynthError
+from absynth.inputs import Given, take_images, take_labels
+from absynth.norms import Norm, parse_norm
 from absynth.progress import Progress
+from absynth.shapes import Labels
+from absynth.surroundings import standard
 
 BATCH_SIZE = 64
 """Images certified together, unless the memory holds fewer."""
@@ -18,9 +23,9 @@ BATCH_SIZE = 64
 
 def certify(
     model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    norm: str = "l2",
+    images: Any,
+    labels: Any,
+    norm: Any = "l2",
     exact: bool = False,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
@@ -32,9 +37,11 @@ def certify(
 
     Args:
         model: The classifier.
-        images: Shape (batch, channel, height, width), float32 in [0, 1].
-        labels: The true classes, int64 of shape (batch,).
-        norm: ``"l2"``, ``"l1"``, ``"linf"`` or ``"l0"``.
+        images: Shape (batch, channel, height, width), in [0, 1], in any form of :mod:`absynth.inputs`.
+            The model sees float32; where that changes a value, the radius is reduced accordingly
+            (:func:`absynth.certify.as_given.for_given`).
+        labels: The true classes, whole numbers of shape (batch,).
+        norm: ``"l2"``, ``"l1"``, ``"linf"`` or ``"l0"``, or the order of one.
         exact: Also find the smallest adversarials, which shows how tight the radii are. For L0, and behind
             the threshold, that is a combinatorial problem: the answer is then the bound, with a warning and
             ``exact=False``.
@@ -44,9 +51,8 @@ def certify(
     Raises:
         AbsynthError: If the model cannot be certified, or the arguments are wrong.
     """
-    parse_norm(norm)
-    check_images(images, labels)
-    return Certifier(model).certify(images, labels, norm, exact, batch_size, progress)
+    chosen, given, numbers = _taken(images, labels, [norm], batch_size)
+    return Certifier(model)._prove(given, numbers, chosen, exact, batch_size, progress)[0]
 
 
 class Certifier:
@@ -64,13 +70,14 @@ class Certifier:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.prover = prover_for(model)
+        with standard(gradients=False, exact=True):
+            self.prover = prover_for(model)
 
     def certify(
         self,
-        images: Tensor,
-        labels: Tensor,
-        norm: str = "l2",
+        images: Any,
+        labels: Any,
+        norm: Any = "l2",
         exact: bool = False,
         batch_size: int = BATCH_SIZE,
         progress: Progress | None = None,
@@ -84,9 +91,9 @@ class Certifier:
 
     def certify_in(
         self,
-        images: Tensor,
-        labels: Tensor,
-        norms: Sequence[str],
+        images: Any,
+        labels: Any,
+        norms: Sequence[Any],
         exact: bool = False,
         batch_size: int = BATCH_SIZE,
         progress: Progress | None = None,
@@ -98,8 +105,36 @@ class Certifier:
         Raises:
             AbsynthError: If the arguments are wrong.
         """
-        chosen = [parse_norm(norm) for norm in norms]
-        check_images(images, labels)
-        return self.prover.prove(
-            images, labels, chosen, exact=exact, batch_size=batch_size, progress=progress
-        )
+        chosen, given, numbers = _taken(images, labels, norms, batch_size)
+        return self._prove(given, numbers, chosen, exact, batch_size, progress)
+
+    def _prove(
+        self,
+        given: Given,
+        labels: Labels,
+        norms: Sequence[Norm],
+        exact: bool,
+        batch_size: int,
+        progress: Progress | None,
+    ) -> list[Certificate]:
+        """The certificates of what was taken."""
+        with standard(gradients=False, exact=True):
+            proven = self.prover.prove(
+                given.seen, labels, norms, exact=exact, batch_size=batch_size, progress=progress
+            )
+            return [for_given(one, given) for one in proven] if given.changed else proven
+
+
+def _taken(
+    images: Any, labels: Any, norms: Sequence[Any], batch_size: int
+) -> tuple[list[Norm], Given, Labels]:
+    """Norms, images and labels as a prover takes them.
+
+    Raises:
+        AbsynthError: If they cannot be taken.
+    """
+    if batch_size < 1:
+        raise AbsynthError(f"The batch size is {batch_size}; it must be at least 1.")
+    with standard(gradients=False):
+        chosen, given = [parse_norm(norm) for norm in norms], take_images(images)
+        return chosen, given, take_labels(labels, len(given.seen), given.home)

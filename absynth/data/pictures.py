@@ -11,6 +11,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from absynth.errors import AbsynthError
+from absynth.inputs import allowance, as_mask, digits, offender
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".npy")
 MOST_PIXELS = 64_000_000
@@ -148,11 +149,13 @@ def _read_array(path: Path, name: str) -> Float[ndarray, "height width *channels
     if array.size == 0:
         raise AbsynthError(f"{name} is empty: its shape is {array.shape}; a picture has at least one pixel.")
     _check_size(name, *array.shape[:2])
-    return unit_range(array, name)
+    return unit_range(as_mask(array), name)
 
 
 def unit_range(array: ndarray, name: str) -> Float[ndarray, "*shape"]:
     """Pixel values as float32 in [0, 1]: integers are divided by 255, real numbers stay.
+
+    Real numbers outside [0, 1] by a rounding error are clipped (:func:`absynth.inputs.allowance`).
 
     Args:
         array: Pixel values of any shape.
@@ -170,16 +173,18 @@ def unit_range(array: ndarray, name: str) -> Float[ndarray, "*shape"]:
         raise AbsynthError(f"{name} holds {array.dtype} values; pixels are integers or real numbers.")
     if not np.isfinite(array).all():
         raise AbsynthError(f"{name} holds values that are not finite; pixels are finite numbers.")
-    top = 1 if array.dtype.kind == "f" else 255
-    low, high = array.min(initial=0), array.max(initial=0)
-    if low < 0 or high > top:
+    real = array.dtype.kind == "f"
+    low, high = float(array.min(initial=0)), float(array.max(initial=0))
+    top = 1 if real else 255
+    allowed = allowance(float(np.finfo(array.dtype).eps)) if real else 0.0
+    if offender(low, high, allowed, top=top) is not None:
         raise AbsynthError(
-            f"{name} holds values from {low:g} to {high:g}; pixels are integers from 0 to 255 "
+            f"{name} holds values from {digits(low)} to {digits(high)}; pixels are integers from 0 to 255 "
             "or real numbers from 0 to 1."
         )
-    scaled = array.astype(np.float32)
+    scaled: ndarray = array.astype(np.float32)
     scaled /= top
-    return scaled
+    return scaled.clip(0, 1, out=scaled) if real else scaled
 
 
 def _check_size(name: str, height: int, width: int) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from absynth.data.domain import DIGITS, MOST_CLASSES, Domain
 from absynth.data.pictures import unit_range
 from absynth.errors import AbsynthError
+from absynth.inputs import as_mask
 from absynth.shapes import Labels
 
 _IMAGES_MAGIC, _LABELS_MAGIC = 0x803, 0x801
@@ -102,10 +103,11 @@ ARRAYS = ("images", "labels", "class_names", ADVERSARIALS)
 def read_npz(path: str | Path) -> Dataset:
     """Reads an .npz file.
 
-    Its arrays: ``images`` of shape (n, height, width) or (n, 1, height, width), integers from 0 to 255 or
-    real numbers from 0 to 1; ``labels``, n integers; and perhaps ``class_names``, the names of the classes as
-    strings, without which the classes are called by their numbers. Without ``images``, the ``adversarials``
-    of ``absynth attack --out`` are read, with the true classes of the images that they were made of.
+    Its arrays: ``images`` of shape (n, height, width) or (n, 1, height, width), integers from 0 to 255, real
+    numbers from 0 to 1, or a mask of 0 and 1 alone; ``labels``, n integers; and perhaps ``class_names``, the
+    names of the classes as strings, without which the classes are called by their numbers. Without
+    ``images``, the ``adversarials`` of ``absynth attack --out`` are read, with the true classes of the images
+    that they were made of.
 
     Raises:
         AbsynthError: If the file is missing or broken, unpacks to more than 1 GiB, or its arrays are missing
@@ -131,7 +133,7 @@ def read_npz(path: str | Path) -> Dataset:
     missing = [name for name in ("images", "labels") if name not in arrays]
     if missing:
         raise AbsynthError(f"{path} has no array '{missing[0]}'; an .npz file needs 'images' and 'labels'.")
-    images, labels = arrays["images"], arrays["labels"]
+    images, labels = as_mask(arrays["images"]), arrays["labels"]
     if images.ndim == 4 and images.shape[1] == 1:
         images = images[:, 0]
     if images.ndim != 3:

@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from absynth.attacks.checks import LOOKED_AT, check_model, remark_on_masking
 from absynth.evaluate.store import Record
 from absynth.evaluate.tasks import Preset, choose_images
+from absynth.inputs import take_images
+from absynth.models.asked import computing_type, own_type
 from absynth.models.pretrained import device_of
 from absynth.norms import Norm
 from absynth.shapes import Images
+from absynth.surroundings import standard
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,16 @@ def check_candidate(name: str, model: nn.Module, weights: str, images: Images, p
     Raises:
         AbsynthError: If its figures would be wrong.
     """
-    some = images.to(device_of(model))
-    checked = check_model(
-        model, some, name=name, allow_random=preset.allow_random, draws=preset.draws, seed=preset.seed
-    )
+    dtype = computing_type(own_type(model), images)
+    with standard(dtype, gradients=True, device=device_of(model)):
+        checked = check_model(
+            model,
+            take_images(images, dtype, device_of(model)).seen,
+            name=name,
+            allow_random=preset.allow_random,
+            draws=preset.draws,
+            seed=preset.seed,
+        )
     if checked.random:
         weights = hashlib.sha256(f"{weights} mean of {preset.draws} draws".encode()).hexdigest()
     return Candidate(checked.model, weights, checked.remarks)

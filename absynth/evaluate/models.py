@@ -19,7 +19,8 @@ from absynth.data.domain import DIGITS, Size
 from absynth.errors import AbsynthError
 from absynth.evaluate.beside import HELPERS, MODEL, Room
 from absynth.evaluate.tasks import weights_hash
-from absynth.models.pretrained import device_of
+from absynth.models.asked import as_module, serve
+from absynth.surroundings import standard
 from absynth.zoo import load, model_folder
 
 _sources: WeakKeyDictionary[nn.Module, bytes] = WeakKeyDictionary()
@@ -85,16 +86,18 @@ def load_classifier(name: str, size: Size = DIGITS.size) -> nn.Module:
         if not callable(make := getattr(module, function, None)):
             raise AbsynthError(f"{path} has no function '{function}'; name one that is in the file.")
         model = make()
-    if not isinstance(model, nn.Module):
+    if not callable(model):
         raise AbsynthError(
-            f"{name} made a {type(model).__name__}; it must return a torch.nn.Module from images to logits."
+            f"{name} made a {type(model).__name__}; it must return a torch.nn.Module, or a function, from "
+            "images to logits."
         )
-    model.eval()
     with _own_errors(name, path):
-        _check_answer(name, model, size)
+        served = as_module(model)
+        served.eval()
+        served = _served(name, served, size)
         room.complete(source)
-    _sources[model] = source + room.digest()
-    return model
+    _sources[served] = source + room.digest()
+    return served
 
 
 def own_modules() -> list[ModuleType]:
@@ -158,16 +161,12 @@ def _own_errors(name: str, path: Path) -> Iterator[None]:
         ) from None
 
 
-def _check_answer(name: str, model: nn.Module, size: Size) -> None:
-    shape = (2, 1, *size)
-    images = torch.zeros(shape, device=device_of(model), requires_grad=True)
-    with torch.enable_grad():
-        logits = model(images)
-        if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(images):
-            given = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-            raise AbsynthError(
-                f"{name} answers images of shape {shape} with {given}; it must answer with logits of shape "
-                f"({len(images)}, classes)."
-            )
-        if logits.requires_grad:
-            torch.autograd.grad(logits.sum(), images, allow_unused=True)
+def _served(name: str, model: nn.Module, size: Size) -> nn.Module:
+    """A user's model as any attack can ask it, once it has answered blank images."""
+    try:
+        with standard(gradients=True):
+            return serve(model, torch.zeros(2, 1, *size, device="cpu")).model
+    except AbsynthError as error:
+        if isinstance(error.__cause__, Exception):
+            raise error.__cause__ from None
+        raise AbsynthError(str(error).replace("The model", name, 1)) from None

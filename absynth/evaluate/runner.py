@@ -22,8 +22,10 @@ from absynth.evaluate.models import identity, load_classifier
 from absynth.evaluate.smallest import keep_smallest
 from absynth.evaluate.store import Record, ResultStore
 from absynth.evaluate.tasks import Preset, Task, choose_images, data_hash, plan
+from absynth.models.asked import answer
 from absynth.models.pretrained import device_of
 from absynth.progress import Progress
+from absynth.surroundings import standard
 
 BATCH_SIZE = 250
 
@@ -58,9 +60,8 @@ def run_task(
     model: nn.Module, task: Task, images: Tensor, labels: Tensor, suite: str
 ) -> tuple[list[Record], Tensor]:
     """The records and adversarial images of one task, whose images and labels are given."""
-    device = device_of(model)
     attack = find_attack(task.attack, task.norm, suite)
-    result = attack(model, images.to(device), labels.to(device), seed=task.seed)
+    result = attack(model, images, labels, seed=task.seed)
     records = [
         Record(
             model=task.model,
@@ -83,9 +84,8 @@ def run_task(
 @torch.no_grad()
 def count_right(model: nn.Module, images: Tensor, labels: Tensor) -> int:
     """How many images are classified rightly; a model that answers at random draws the same each time."""
-    device = device_of(model)
-    with private_randomness(0, device):
-        return int((model(images.to(device)).argmax(1).cpu() == labels).sum())
+    with standard(gradients=False), private_randomness(0, device_of(model)):
+        return int((answer(model, images).argmax(1) == labels).sum())
 
 
 @dataclass
@@ -113,8 +113,8 @@ class _Benchmark:
         looked_at = first_images(images, preset)
         for number, name in enumerate(preset.models):
             self.progress.update(self.bar, note=f"loading {name}")
-            model = self.load_model(name)
             try:
+                model = self.load_model(name)
                 candidate = check_candidate(name, model, identity(name, model), looked_at, preset)
             except AbsynthError as error:
                 self.refused[name] = str(error)
@@ -124,7 +124,9 @@ class _Benchmark:
             self.remarks += candidate.remarks
             if candidate.remarks:
                 store.put_json("checks", f"{weights[:24]}-{data[:24]}", {"remarks": candidate.remarks})
-            tasks = plan(preset, name, model, weights=weights, data=data, indices=chosen)
+            tasks = plan(
+                preset, name, model, weights=weights, data=data, indices=chosen, shape=images.shape[1:]
+            )
             store.records(tasks)  # a damaged file is told of now, not after hours
             self.tasks += tasks
             left = len(tasks) * (len(preset.models) - number - 1)

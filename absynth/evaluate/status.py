@@ -157,9 +157,9 @@ def planned_tasks(
     for name in preset.models:
         progress.update(bar, note=f"loading {name}")
         model = load(name)
-        weights = identity(name, model)
+        weights, shape = identity(name, model), images.shape[1:]
         if preset.allow_random:
             candidate = check_candidate(name, model, weights, first_images(images, preset), preset)
             model, weights = candidate.model, candidate.weights
-        yield name, plan(preset, name, model, weights=weights, data=data, indices=chosen)
+        yield name, plan(preset, name, model, weights=weights, data=data, indices=chosen, shape=shape)
         progress.advance(bar)

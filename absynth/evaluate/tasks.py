@@ -14,6 +14,8 @@ from torch import nn
 from absynth.attacks.averaged import DRAWS
 from absynth.attacks.suites import find_attack, suite_attacks
 from absynth.errors import AbsynthError
+from absynth.models.asked import answer
+from absynth.models.pretrained import domain_of
 from absynth.norms import Norm
 from absynth.shapes import Images, Labels
 from absynth.zoo import model_names
@@ -217,7 +219,14 @@ def choose_images(total: int, count: int, seed: int) -> tuple[int, ...]:
 
 
 def plan(
-    preset: Preset, name: str, model: nn.Module, *, weights: str, data: str, indices: Sequence[int]
+    preset: Preset,
+    name: str,
+    model: nn.Module,
+    *,
+    weights: str,
+    data: str,
+    indices: Sequence[int],
+    shape: torch.Size,
 ) -> list[Task]:
     """All tasks of one model, the attacks of a norm one after the other; those that do not apply left out.
 
@@ -228,14 +237,18 @@ def plan(
         weights: Its hash.
         data: Hash of the test split.
         indices: Which of its images are attacked.
+        shape: Of an image: channel, height, width.
 
     Raises:
         AbsynthError: If the suite has no attack of that name.
     """
     tasks = []
+    # a model of this package says itself what it is for
+    foreign = preset.attacks and domain_of(model) is None
+    classes = answer(model, torch.zeros(1, *shape, device="cpu")).shape[1] if foreign else None
     for norm, names in preset.attacks.items():
         for attack in (find_attack(one, norm, preset.suite) for one in names):
-            if not attack.applies_to(model):
+            if not attack.applies_to(model) or (classes is not None and not attack.fits(shape, classes)):
                 continue
             chosen = indices[: preset.images_for(attack.name)]
             for start in range(0, len(chosen), preset.shard):

@@ -20,11 +20,13 @@ from absynth.inference.latent import (
     gauss_newton_hessian,
     reconstruction_loss,
 )
+from absynth.inputs import take_images
 from absynth.memory import at_once, in_pieces
 from absynth.models.confidence import logits_to_probabilities, losses_to_logits
 from absynth.models.pretrained import PretrainedModel, register
 from absynth.models.vae import Decoder, check_image_size
 from absynth.shapes import Images, Logits, Losses
+from absynth.surroundings import standard
 
 IMAGES_AT_ONCE = 512
 """Images of MNIST's size and ten classes refined together; more would be no faster."""
@@ -129,18 +131,32 @@ class ABS(PretrainedModel):
         """The logits, differentiable in the images (see ``SearchSettings.gradient``)."""
         check_image_size(images, self.codebook.image_size)
         # In pieces here already, so that the reconstructions are dropped along the way.
-        return in_pieces(lambda some: self.infer(some).logits, images, *self._piece())
+        return in_pieces(lambda some: self._explain(some).logits, images, *self._piece())
 
-    def infer(self, images: Images) -> Synthesis:
+    def infer(self, images: Any) -> Synthesis:
         """Explains every image by every class.
 
         Args:
-            images: Shape (batch, 1, height, width), in [0, 1].
+            images: Shape (batch, 1, height, width), in [0, 1], in any form that :mod:`absynth.inputs` names;
+                what comes of tensors that require gradients is differentiable in them.
 
         Raises:
-            AbsynthError: If the images have another size than the decoders make.
+            AbsynthError: If the images are none, a pixel is outside [0, 1], or they have another size than
+                the decoders make.
         """
-        check_image_size(images, self.codebook.image_size)
+        dtype = self.codebook.prototype_images.dtype
+        with standard(dtype):
+            given = take_images(images, dtype, self.codebook.prototype_images.device)
+            seen = given.seen
+            if isinstance(images, Tensor) and images.requires_grad and torch.is_grad_enabled():
+                # the values of what was taken, with the derivative of what was given
+                own = images.to(seen)
+                seen = own + (seen - own).detach()
+            check_image_size(seen, self.codebook.image_size)
+            return self._explain(seen)
+
+    def _explain(self, images: Images) -> Synthesis:
+        """The same for images of the right size, type and device."""
         parts = [self._infer(piece) for piece in images.split(at_once(*self._piece()))]
         losses, latents, reconstructions, refined = (torch.cat(part) for part in zip(*parts, strict=True))
         logits = losses_to_logits(losses, images.shape[1:].numel(), self.codebook.alpha)

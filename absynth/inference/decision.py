@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from dataclasses import dataclass
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from absynth.inference.abs import ABS
 from absynth.inference.codebook import CodebookABS
+from absynth.models.asked import answer
 from absynth.models.confidence import logits_to_probabilities
 from absynth.models.front import unwrap
-from absynth.norms import check_box
-from absynth.shapes import Images, Logits
+from absynth.shapes import Logits
+from absynth.surroundings import standard
 
 LEAST_CONFIDENCE = 1.05
 """Below this multiple of the uniform confidence, which is 1 / classes, an image counts as none of them."""
@@ -37,36 +39,45 @@ class Decision:
     abstained: bool
 
 
-@torch.no_grad()
-def probabilities(model: nn.Module, images: Images) -> Logits:
+def probabilities(model: Any, images: Any) -> Logits:
     """The confidence in each class.
 
     Models that explain an image say near-uniform where no class can; others have their softmax.
+
+    Args:
+        model: Any classifier, a module or a function.
+        images: Shape (batch, channel, height, width), in [0, 1] (:mod:`absynth.inputs`).
+
+    Raises:
+        AbsynthError: If the images are none, or the model does not answer with logits.
     """
-    return _confidences(model, model(images))
+    with standard(gradients=False):
+        return _confidences(model, answer(model, images))
 
 
-def _confidences(model: nn.Module, logits: Logits) -> Logits:
-    if isinstance(unwrap(model), ABS | CodebookABS):
+def _confidences(model: Any, logits: Logits) -> Logits:
+    if isinstance(model, nn.Module) and isinstance(unwrap(model), ABS | CodebookABS):
         return logits_to_probabilities(logits)
     return logits.softmax(dim=1)
 
 
-@torch.no_grad()
-def decide(model: nn.Module, images: Images, least_confidence: float | None = None) -> list[Decision]:
+def decide(model: Any, images: Any, least_confidence: float | None = None) -> list[Decision]:
     """One decision an image.
 
     Args:
-        model: Any classifier.
-        images: Shape (batch, channel, height, width), in [0, 1].
+        model: Any classifier, a module or a function.
+        images: Shape (batch, channel, height, width), in [0, 1] (:mod:`absynth.inputs`).
         least_confidence: Abstain below it; by default 1.05 / classes.
 
     Raises:
-        AbsynthError: If a pixel is NaN or outside [0, 1].
+        AbsynthError: If the images are none, a pixel is NaN or outside [0, 1], or the model does not answer
+            with logits.
     """
-    check_box(images)
-    logits: Tensor = model(images)
-    return decisions(logits, _confidences(model, logits), least_confidence)
+    if isinstance(images, Sized) and len(images) == 0:
+        return []
+    with standard(gradients=False):
+        logits = answer(model, images)
+        return decisions(logits, _confidences(model, logits), least_confidence)
 
 
 def decisions(logits: Logits, confidences: Logits, least_confidence: float | None = None) -> list[Decision]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from absynth.data.domain import DIGITS, Domain
 from absynth.errors import AbsynthError, first_line
 from absynth.files import write_bytes, write_text
+from absynth.surroundings import standard
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -232,7 +233,12 @@ def load_folder(folder: Path, changes: dict[str, Any] | None = None) -> Pretrain
     Raises:
         AbsynthError: If something is missing, damaged or does not fit.
     """
-    config = read_config(folder) | (changes or {})
+    # in standard surroundings, so that the program's default type does not become the model's
+    with standard():
+        return _load_folder(folder, read_config(folder) | (changes or {}))
+
+
+def _load_folder(folder: Path, config: dict[str, Any]) -> PretrainedModel:
     domain = read_domain(config)
     stored = {}
     if (name := config.get("weights", WEIGHTS_NAME)) is not None:

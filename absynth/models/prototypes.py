@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from absynth.errors import AbsynthError
+from absynth.inputs import check_layout, is_channel_last
 from absynth.memory import at_once
 from absynth.models.confidence import ALPHA, losses_to_logits
 from absynth.models.pretrained import PretrainedModel, register
@@ -134,6 +135,8 @@ class PrototypeClassifier(PretrainedModel):
 
     def _flatten(self, images: Tensor) -> Float[Tensor, "batch pixel"]:
         pixels = self.prototype_images.shape[-1]
+        if images.ndim == 4 and is_channel_last(tuple(images.shape)):
+            check_layout(tuple(images.shape))
         if images.ndim != 4 or images.shape[1:].numel() != pixels:
             raise AbsynthError(
                 f"The images have shape {tuple(images.shape)}; this model takes {pixels} pixels each."

@@ -238,10 +238,10 @@ def test_the_seed_decides_and_the_global_generators_are_untouched(attack: Attack
 def test_every_tensor_is_made_on_the_device_of_the_images(attack: Attack) -> None:
     model, images = linear_model(3), batch()
     labels = model(images).argmax(dim=1)
-    expected = attack(model, images, labels)
+    expected = attack.search(model, images, labels)
     # A tensor that is made without saying where would be on this device, and could not meet the others.
     with torch.device("meta"):
-        result = attack(model, images, labels)
+        result = attack.search(model, images, labels)
     for name in ("adversarials", "distances", "success", "queries"):
         assert torch.equal(getattr(result, name), getattr(expected, name)), name
 
@@ -290,13 +290,17 @@ def test_the_model_is_attacked_in_evaluation_mode_and_given_back_as_it_was() -> 
     ("images", "labels", "sentence"),
     [
         (torch.full((2, 1, SIDE, SIDE), math.nan), torch.zeros(2).long(), "contain NaN"),
-        (torch.full((2, 1, SIDE, SIDE), 2.0), torch.zeros(2).long(), r"scale the images to \[0, 1\]"),
+        (
+            torch.full((2, 1, SIDE, SIDE), 2.0),
+            torch.zeros(2).long(),
+            r"the value 2, .*scale the images to \[0, 1\]",
+        ),
         (torch.full((2, 1, SIDE, SIDE), -0.1), torch.zeros(2).long(), r"scale the images to \[0, 1\]"),
         (torch.zeros(2, SIDE, SIDE), torch.zeros(2).long(), "batch, channel, height, width"),
         (torch.zeros(0, 1, SIDE, SIDE), torch.zeros(0).long(), "at least one image"),
-        (torch.zeros(2, 1, SIDE, SIDE).byte(), torch.zeros(2).long(), "takes floats"),
-        (torch.zeros(2, 1, SIDE, SIDE), torch.zeros(3).long(), "int64 labels of shape"),
-        (torch.zeros(2, 1, SIDE, SIDE), torch.zeros(2), "int64 labels of shape"),
+        (torch.zeros(2, 1, SIDE, SIDE).byte() + 2, torch.zeros(2).long(), "takes floats"),
+        (torch.zeros(2, 1, SIDE, SIDE), torch.zeros(3).long(), "whole numbers of shape"),
+        (torch.zeros(2, 1, SIDE, SIDE), torch.zeros(2), "whole numbers of shape"),
         (torch.zeros(2, 1, SIDE, SIDE), torch.tensor([0, 7]), "the model has the classes 0 to 1"),
         (torch.zeros(2, 1, SIDE, SIDE), torch.tensor([0, -1]), "the model has the classes 0 to 1"),
     ],

@@ -109,7 +109,7 @@ def test_answers_at_random_are_refused_unless_they_are_allowed(wrapped: Wrapped)
         (lambda net, x: net(x)[:, :1], "answers with a single logit; .* the two logits 0 and t"),
         (lambda net, x: net(x)[:, 0], r"shape \(8,\); it must answer with logits of shape \(8, classes\)"),
         (lambda net, x: net(x)[:4], r"answers 8 images with shape \(4, 3\)"),
-        (lambda net, x: (net(x), x), "answers 8 images with a tuple"),
+        (lambda net, x: (x, net(x)), "answers 8 images with a tuple"),
         (lambda net, x: net(x).round().long(), "answers with torch.int64 values; logits are real numbers"),
         (lambda net, x: net(x) / (x.sum() * 0), "infinite logits|NaN for 8 of 8"),
         (lambda net, x: net(x).masked_fill(x[:, 0, :1, 0] > 0.5, torch.nan), "NaN for [1-7] of 8"),

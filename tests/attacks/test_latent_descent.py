@@ -136,8 +136,9 @@ def test_every_tensor_is_made_on_the_device_of_the_images(synthesiser: ABS, atta
     quick = replace(attack, steps=2, bisections=2)
     # A tensor that is made without saying where would be on this device, and could not meet the others.
     with torch.device("meta"):
-        result = quick(synthesiser, images, labels)
-    assert {value.device.type for value in vars(result).values()} == {"cpu"}
+        result = quick.search(synthesiser, images, labels)
+    found = (result.adversarials, result.distances, result.success, result.queries)
+    assert {value.device.type for value in found} == {"cpu"}
 
 
 def test_an_image_out_of_steps_is_given_up() -> None:

@@ -147,8 +147,9 @@ def test_every_tensor_is_made_on_the_device_of_the_images(norm: Norm) -> None:
     labels = model(images).argmax(dim=1)
     # A tensor that is made without saying where would be on this device, and could not meet the others.
     with torch.device("meta"):
-        result = Threshold("threshold", norm)(model, images, labels)
-    assert {value.device.type for value in vars(result).values()} == {"cpu"}
+        result = Threshold("threshold", norm).search(model, images, labels)
+    found = (result.adversarials, result.distances, result.success, result.queries)
+    assert {value.device.type for value in found} == {"cpu"}
 
 
 def test_it_applies_only_behind_a_threshold() -> None:

@@ -142,7 +142,8 @@ def test_the_smallest_adversarial_of_each_image_is_kept(tmp_path):
 
 
 def make_plan(model: nn.Module, name: str = "linear", data: str = "d", preset: Preset = PRESET) -> list[Task]:
-    return plan(preset, name, model, weights=weights_hash(model), data=data, indices=range(preset.images))
+    weights, shape = weights_hash(model), torch.Size((1, 28, 28))
+    return plan(preset, name, model, weights=weights, data=data, indices=range(preset.images), shape=shape)
 
 
 def test_other_weights_or_images_are_other_tasks():
@@ -310,3 +311,10 @@ def test_the_large_presets_have_every_model_and_attack():
 def test_a_preset_that_does_not_fit_together(changes, sentence):
     with pytest.raises(AbsynthError, match=sentence):
         replace(PRESET, **changes)
+
+
+@pytest.mark.parametrize(("classes", "attacks"), [(10, {"transfer", "fgsm"}), (26, {"fgsm"}), (2, {"fgsm"})])
+def test_transfer_is_left_out_where_the_shipped_network_has_other_classes(classes, attacks):
+    preset = replace(PRESET, suite="paper", attacks={"linf": ("transfer", "fgsm")})
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, classes))
+    assert {task.attack for task in make_plan(model, preset=preset)} == attacks

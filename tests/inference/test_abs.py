@@ -305,3 +305,38 @@ def test_everything_moves_with_the_module(make_abs: MakeABS) -> None:
     assert {tensor.device.type for tensor in [*model.parameters(), *model.buffers()]} == {"meta"}
     model.prepare()
     assert {tensor.device.type for tensor in [*model.parameters(), *model.buffers()]} == {"meta"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_form_of_images_is_explained_alike_in_the_models_own_type(
+    make_abs: MakeABS, make_images: MakeImages, dtype: torch.dtype
+) -> None:
+    model, images = make_abs(QUASI_NEWTON, dtype=dtype), make_images(2).half().float()
+    expected = model.infer(images.to(dtype))
+    for given in (
+        images,
+        images.double(),
+        images.half(),
+        images.numpy(),
+        images.double().numpy(),
+        list(images),
+    ):
+        found = model.infer(given)
+        assert found.losses.dtype == dtype
+        assert torch.equal(found.losses, expected.losses)
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(model.infer(images).losses, expected.losses)
+    with pytest.raises(AbsynthError, match="outside"):
+        model.infer(images + 0.1)
+    with pytest.raises(AbsynthError, match="divide them by 255"):
+        model.infer(images.mul(255).byte())
+
+
+def test_a_synthesis_of_single_precision_images_is_differentiable_in_them(
+    make_abs: MakeABS, make_images: MakeImages
+) -> None:
+    model, images = make_abs(QUASI_NEWTON), make_images(2)
+    exact, given = images.double().requires_grad_(), images.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(model.infer(exact).losses.sum(), exact)
+    (gradient,) = torch.autograd.grad(model.infer(given).losses.sum(), given)
+    torch.testing.assert_close(gradient, expected.float())

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from absynth.certify.arguments import check_labels
 from absynth.certify.certificate import Certificate
 from absynth.certify.prover import Scope
 from absynth.errors import AbsynthError
+from absynth.inputs import check_classes
 from absynth.norms import Norm
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels, Losses
@@ -108,7 +108,7 @@ def paper_certificate(model: Any, images: Images, labels: Labels) -> tuple[Tenso
         labels: y.
     """
     synthesis = model.infer(images)
-    check_labels(labels, synthesis.losses.shape[1])
+    check_classes(labels, synthesis.losses.shape[1])
     errors = (images[:, None] - synthesis.reconstructions).double().flatten(2).norm(dim=2)
     distances = model.distances(images) if hasattr(model, "distances") else errors
     own = errors.gather(1, labels[:, None])[:, 0]

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from absynth.certify.arguments import check_labels
 from absynth.certify.certificate import Certificate, is_closed
 from absynth.certify.codebook import find_prototypes, read_codebook
 from absynth.certify.exact import Solver
@@ -19,6 +18,7 @@ from absynth.certify.radii import Radii, find_radii
 from absynth.certify.scan import Batch, lengths_from, scan
 from absynth.certify.search import Search
 from absynth.errors import AbsynthError
+from absynth.inputs import check_classes
 from absynth.memory import at_once
 from absynth.norms import Norm
 from absynth.progress import Progress
@@ -121,7 +121,7 @@ class PrototypeProver:
             raise AbsynthError(
                 f"The images have {images[0].numel()} pixels each; the model's have {codebook.pixels}."
             )
-        check_labels(labels, codebook.classes)
+        check_classes(labels, codebook.classes)
         device = codebook.images.device
         flat = images.to(device).flatten(1)
         batch_size = at_once(BYTES_A_COMPARISON * len(codebook.images), batch_size)

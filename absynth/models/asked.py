@@ -1,0 +1,312 @@
+"""How any model is asked for its logits: modules, functions, tuples as answers, half precision, and more."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from absynth.errors import AbsynthError, first_line
+from absynth.inputs import Given, take_images
+from absynth.shapes import Images
+
+LOOKED_AT = 2
+"""Images that a model is tried on: with two, a batch that an answer lost or gained is seen."""
+
+SINGLE = (
+    "The model answers with a single logit; it must answer with one for each of at least two classes: give a "
+    "logit t as the two logits 0 and t."
+)
+IN_PLACE = "The model changes the images that it is given in place; it is given copies."
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model as it can be asked, and the images that it can be asked about.
+
+    Attributes:
+        model: From images of type ``dtype`` to one tensor of logits: the caller's own module where that is
+            such a one, else an :class:`Asked`.
+        given: The images, on the device of the model.
+        classes: How many logits it answers with.
+    """
+
+    model: nn.Module
+    given: Given
+    classes: int
+
+
+class Asked(nn.Module):
+    """A model that needs help to be asked like any other.
+
+    Args:
+        model: Any module.
+        own: The type of the images that it takes.
+        copies: Whether to give it copies, as it changes what it is given.
+        gradients: Whether its answers can carry a gradient.
+        remarks: What the caller should know of it, a sentence each.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        own: torch.dtype,
+        *,
+        copies: bool = False,
+        gradients: bool = True,
+        remarks: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.own = own
+        self.copies = copies
+        self.gradients = gradients
+        self.remarks = remarks
+
+    def forward(self, images: Images) -> Tensor:
+        """The logits, in the type of the images, which attacks count on."""
+        seen = images.to(self.own)
+        seen = seen.clone() if self.copies else seen
+        if self.gradients:
+            answer = self.model(seen)
+        else:
+            with torch.no_grad():
+                answer = self.model(seen.detach())
+        return read_logits(answer, len(images)).to(images)
+
+
+def find_asked(model: nn.Module) -> Asked | None:
+    """The part of a model that stands for one that needs help, whatever stands around it."""
+    return next((part for part in model.modules() if isinstance(part, Asked)), None)
+
+
+class Function(nn.Module):
+    """A function from images to logits as a module; networks that it uses by name become parts of it.
+
+    Args:
+        function: Any callable.
+    """
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.function = function
+        self.networks = nn.ModuleList(_networks(function))
+
+    def forward(self, images: Images) -> Any:
+        """What the function answers."""
+        return self.function(images)
+
+
+def as_module(model: Any) -> nn.Module:
+    """A model as a module.
+
+    Raises:
+        AbsynthError: If it cannot be called.
+    """
+    if isinstance(model, nn.Module):
+        # tensors that were made in inference mode can be copied, but not be part of a graph
+        return deepcopy(model) if any(one.is_inference() for one in _tensors(model)) else model
+    if callable(model) and not isinstance(model, type):
+        return Function(model)
+    hint = f"; absynth.load('{model}') loads one by its name" if isinstance(model, str) else ""
+    raise AbsynthError(
+        f"The model is a {type(model).__name__}; give a torch.nn.Module, or a function from images to "
+        f"logits{hint}."
+    )
+
+
+def own_type(model: nn.Module) -> torch.dtype | None:
+    """The floating type of a model's tensors; None if it has none."""
+    return next((one.dtype for one in _tensors(model) if one.is_floating_point()), None)
+
+
+def computing_type(own: torch.dtype | None, images: Any) -> torch.dtype:
+    """The type to compute in for a model: its own, float32 in place of a half or smaller one.
+
+    Args:
+        own: The type of the model's tensors, if it has any.
+        images: The images as they were given, whose type counts for a model without tensors.
+    """
+    if own is None:
+        given = getattr(images, "dtype", None)
+        return torch.float64 if str(given).rpartition(".")[2] == "float64" else torch.float32
+    return own if own in (torch.float32, torch.float64) else torch.float32
+
+
+def serve(model: nn.Module, images: Any) -> Served:
+    """Looks at how a model answers the first of the images, and says how to ask it.
+
+    Args:
+        model: Any module (:func:`as_module`), in the mode in which it will be asked.
+        images: As the caller gave them (:func:`absynth.inputs.take_images`).
+
+    Raises:
+        AbsynthError: If the images are none, or the model does not answer them with logits (batch, class) of
+            two classes or more.
+    """
+    own = own_type(model)
+    dtype = computing_type(own, images)
+    own = own or dtype
+    tensors = _tensors(model)
+    given = take_images(images, dtype, tensors[0].device if tensors else None, None if own == dtype else own)
+    helped = find_asked(model) is not None
+    sample = given.seen[:LOOKED_AT].to(dtype if helped else own)
+    answer, changed, gradients = _look(model, sample)
+    logits = read_logits(answer, len(sample))
+    if logits.shape[1] < 2:
+        raise AbsynthError(SINGLE)
+    plain = isinstance(answer, Tensor) and answer.dtype == dtype
+    if plain and not changed and (helped or (gradients and own == dtype)):
+        return Served(model, given, logits.shape[1])
+    remarks = (
+        *((IN_PLACE,) if changed else ()),
+        *(() if isinstance(answer, Tensor | np.ndarray) else (_kind_remark(answer),)),
+    )
+    asked = Asked(model, own, copies=changed, gradients=gradients, remarks=remarks)
+    asked.training = getattr(model, "training", False)
+    return Served(asked, given, logits.shape[1])
+
+
+def read_logits(answer: Any, count: int) -> Tensor:
+    """The logits in what a model answered.
+
+    That is the answer itself, what it calls ``logits``, the first of a tuple or list, or the only entry of a
+    dictionary.
+
+    Args:
+        answer: A tensor, an array, a tuple, a list, a dictionary, or an object with ``logits``.
+        count: How many images it answers.
+
+    Raises:
+        AbsynthError: If there is no tensor of the shape (count, classes) in these places.
+
+    >>> read_logits((torch.zeros(2, 10), "features"), 2).shape
+    torch.Size([2, 10])
+    """
+    found = answer
+    if isinstance(answer, Mapping):
+        found = answer.get("logits", next(iter(answer.values())) if len(answer) == 1 else None)
+    elif not isinstance(answer, Tensor | np.ndarray):
+        found = getattr(answer, "logits", None)
+        if found is None and isinstance(answer, tuple | list) and answer:
+            found = answer[0]
+    if isinstance(found, np.ndarray) and found.dtype.kind == "f":
+        found = torch.from_numpy(np.array(found, dtype=found.dtype.newbyteorder("=")))
+    if isinstance(found, Tensor) and found.ndim == 2 and len(found) == count:
+        if found.is_floating_point():
+            return found
+        raise AbsynthError(f"The model answers with {found.dtype} values; logits are real numbers.")
+    if isinstance(answer, Tensor | np.ndarray):
+        what = f"the shape {tuple(answer.shape)}"
+    else:
+        what = f"a {type(answer).__name__} whose logits are not plain to see"
+    raise AbsynthError(
+        f"The model answers {count} image{'' if count == 1 else 's'} with {what}; models answer with "
+        f"logits of shape ({count}, classes), at least two classes."
+    )
+
+
+def answer(model: Any, images: Any) -> Tensor:
+    """A model's logits for images that the caller gave, without a gradient.
+
+    Args:
+        model: A module or a function.
+        images: What :func:`absynth.inputs.take_images` takes.
+
+    Raises:
+        AbsynthError: If the images are none, or the model does not answer with logits.
+    """
+    module = as_module(model)
+    own = own_type(module)
+    dtype = computing_type(own, images)
+    tensors = _tensors(module)
+    given = take_images(images, dtype, tensors[0].device if tensors else None)
+    with torch.no_grad():
+        logits = read_logits(_call(module, given.seen.to(own or dtype)), len(given.seen))
+    if logits.shape[1] < 2:
+        raise AbsynthError(SINGLE)
+    return logits.to(given.home) if logits.dtype == torch.float64 else logits.to(given.home, torch.float32)
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Holds a model in evaluation mode with parameters that collect no gradient, then puts all back.
+
+    Args:
+        model: The model to hold still.
+    """
+    # an exported or frozen graph has no modes
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
+    parameters = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        with suppress(NotImplementedError, AttributeError):
+            model.eval()
+        for parameter, _ in parameters:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, required in parameters:
+            parameter.requires_grad_(required)
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+def _networks(function: Callable[..., Any]) -> list[nn.Module]:
+    """The modules that a function is a method of, or that its code names."""
+    found = [getattr(function, "__self__", None)]
+    with suppress(TypeError, ValueError):
+        names = inspect.getclosurevars(function)
+        found += [*names.nonlocals.values(), *names.globals.values()]
+    return [one for one in found if isinstance(one, nn.Module)]
+
+
+def _look(model: nn.Module, images: Tensor) -> tuple[Any, bool, bool]:
+    """A model's answer, whether it changed the images given to it, and whether the answer has a gradient."""
+    try:
+        with torch.enable_grad():
+            # no leaf, so that a model may change it
+            given = images.detach().requires_grad_().clone()
+            version = given._version
+            answer = model(given)
+        gradients = not isinstance(answer, np.ndarray)
+    except Exception:
+        # perhaps it wants no gradient, as one that makes arrays of the images does
+        given = images.clone()
+        version = given._version
+        with torch.no_grad():
+            answer = _call(model, given)
+        gradients = False
+    changed = given._version != version or not torch.equal(given.detach(), images)
+    return answer, changed, gradients
+
+
+def _call(model: nn.Module, images: Tensor) -> Any:
+    """What a model answers; what it raises, in one sentence."""
+    shape, kind = tuple(images.shape), str(images.dtype).removeprefix("torch.")
+    try:
+        return model(images)
+    except AbsynthError:
+        raise
+    except Exception as error:
+        raise AbsynthError(
+            f"The model raises {type(error).__name__} for images of shape {shape} in {kind}: "
+            f"{first_line(error)}; give images as it takes them, or mend it."
+        ) from error
+
+
+def _kind_remark(answer: Any) -> str:
+    """Says what of an answer is taken for the logits."""
+    if isinstance(answer, tuple | list) and not hasattr(answer, "logits"):
+        return f"The model answers with a {type(answer).__name__}; its first entry is taken for the logits."
+    return f"The model answers with a {type(answer).__name__}; what it calls logits is taken for them."

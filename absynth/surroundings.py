@@ -1,0 +1,58 @@
+"""The state of PyTorch that a computation of this package runs in, whatever the caller's program has set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+"""Kinds of device that autocast can be on for."""
+
+
+@contextmanager
+def standard(
+    dtype: torch.dtype = torch.float32,
+    *,
+    gradients: bool | None = None,
+    device: torch.device | None = None,
+    exact: bool = False,
+) -> Iterator[None]:
+    """Standard surroundings for a computation; afterwards all is as it was.
+
+    Inside, autocast and inference mode are off, float32 matrix products have the precision "highest", and
+    new tensors have the type ``dtype``. What is changed is asked about first, so that this takes microseconds
+    where the surroundings are standard already. The default type and the precision belong to the whole
+    process, so that another thread sees them change.
+
+    Args:
+        dtype: Of tensors that are made without naming one.
+        gradients: Whether gradients can be taken; None for as it was.
+        device: Where tensors are made that name none; None for as it was.
+        exact: Also keep cuDNN from using TF32, in which float32 has ten bits of precision.
+
+    >>> with torch.inference_mode(), standard(gradients=True):
+    ...     torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+    (False, True)
+    """
+    with ExitStack() as stack:
+        before = torch.is_grad_enabled()
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.set_grad_enabled(before if gradients is None else gradients))
+        for kind in DEVICES:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if (default := torch.get_default_dtype()) != dtype:
+            stack.callback(torch.set_default_dtype, default)
+            torch.set_default_dtype(dtype)
+        if (precision := torch.get_float32_matmul_precision()) != "highest":
+            stack.callback(torch.set_float32_matmul_precision, precision)
+            torch.set_float32_matmul_precision("highest")
+        if exact and torch.backends.cudnn.allow_tf32:
+            stack.callback(setattr, torch.backends.cudnn, "allow_tf32", True)
+            torch.backends.cudnn.allow_tf32 = False
+        if device is not None and torch.get_default_device() != device:
+            stack.enter_context(device)
+        yield
