@@ -261,7 +261,7 @@ def digits(value: float) -> str:
     """A number with all its digits, so that one just above 1 does not look like 1.
 
     >>> digits(1.0), digits(1 + 2**-22)
-    ('1', '1.0000002384185791')
+    ('1', '1.000000238418579')
     """
     return repr(float(value)).removesuffix(".0")
 

@@ -138,13 +138,17 @@ class ABS(PretrainedModel):
 
         Args:
             images: Shape (batch, 1, height, width), in [0, 1], in any form that :mod:`absynth.inputs` names;
-                what comes of tensors that require gradients is differentiable in them.
+                what comes of tensors that require gradients is differentiable in them. An empty batch gives
+                an empty synthesis.
 
         Raises:
             AbsynthError: If the images are none, a pixel is outside [0, 1], or they have another size than
                 the decoders make.
         """
         dtype = self.codebook.prototype_images.dtype
+        if isinstance(images, Tensor) and images.ndim == 4 and len(images) == 0:
+            check_image_size(images, self.codebook.image_size)
+            return self._explain(images.to(dtype))
         with standard(dtype):
             given = take_images(images, dtype, self.codebook.prototype_images.device)
             seen = given.seen

@@ -90,6 +90,7 @@ def decisions(logits: Logits, confidences: Logits, least_confidence: float | Non
         confidences: In each class, as :func:`probabilities` gives them.
         least_confidence: Abstain below it; by default 1.05 / classes.
 
+    >>> import torch
     >>> logits = torch.tensor([[0.0, 2.0, 1.0]])
     >>> decisions(logits, logits.softmax(dim=1))[0].label
     1

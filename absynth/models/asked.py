@@ -26,6 +26,9 @@ SINGLE = (
 )
 IN_PLACE = "The model changes the images that it is given in place; it is given copies."
 
+ARRAYS = "Can't call numpy() on Tensor that requires grad"
+"""What PyTorch says to those who make an array of images that require a gradient."""
+
 
 @dataclass(frozen=True)
 class Served:
@@ -280,13 +283,13 @@ def _look(model: nn.Module, images: Tensor) -> tuple[Any, bool, bool]:
             version = given._version
             answer = model(given)
         gradients = not isinstance(answer, np.ndarray)
-    except Exception:
-        # perhaps it wants no gradient, as one that makes arrays of the images does
+    except Exception as error:
         given = images.clone()
         version = given._version
         with torch.no_grad():
             answer = _call(model, given)
-        gradients = False
+        # one that makes arrays of the images has none; any other fault is told where a gradient is asked for
+        gradients = ARRAYS not in str(error)
     changed = given._version != version or not torch.equal(given.detach(), images)
     return answer, changed, gradients
 

@@ -87,7 +87,8 @@ CONVERGED = replace(QUASI_NEWTON, steps=40, margin=0.0)
 def explainable(model: ABS, make_images: MakeImages, count: int) -> Tensor:
     """Noisy syntheses of class 1, whose minimum is so deep that no small change leads to another one."""
     images = model.codebook.prototypes().images[1, :count].view(count, 1, 28, 28)
-    return (images + 0.3 * (make_images(count).to(images) - 0.5)).requires_grad_()
+    noisy = images + 0.3 * (make_images(count).to(images) - 0.5)
+    return noisy.clamp(0.001, 0.999).requires_grad_()  # with room for finite differences
 
 
 def test_the_envelope_gradient_is_that_of_finite_differences_at_the_minimum(
