@@ -11,11 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from absynth.data.digits import read_digit
+from absynth.data.digits import read_digit, render_digit, render_number
 from absynth.data.domain import Domain, Size, format_size
 from absynth.data.pictures import read_picture, resize
 from absynth.data.readers import Dataset
 from absynth.errors import AbsynthError
+from absynth.shapes import Images
 
 
 def scale(dataset: Dataset, size: Size, name: str) -> Dataset:
@@ -38,7 +39,7 @@ def read_image(path: str | Path, domain: Domain, name: str | None = None) -> Flo
     """A picture file as an image that a model understands.
 
     Args:
-        path: A PNG, JPEG or .npy picture of any size, grey or in colour.
+        path: A picture of any size, grey or in colour (:func:`absynth.data.pictures.read_picture`).
         domain: What the model is for. Digits are told from their paper, scaled and centred
             (:func:`absynth.data.digits.read_digit`); any other picture is made grey and scaled.
         name: What to call it in a message; by default its path.
@@ -49,6 +50,27 @@ def read_image(path: str | Path, domain: Domain, name: str | None = None) -> Flo
     if domain.digits:
         return read_digit(path, name)
     return torch.from_numpy(resize(read_picture(path, name), *domain.size).copy()).unsqueeze(0)
+
+
+def read_renderings(path: str | Path, domain: Domain, *, number: bool = False) -> list[Images]:
+    """What a model is to see of a picture file: several renderings of each digit, or one image of anything else.
+
+    Args:
+        path: As for :func:`read_image`.
+        domain: What the model is for.
+        number: Read several digits from left to right, rather than refuse them.
+
+    Returns:
+        One batch an object: of each digit its renderings, the first as it was written.
+
+    Raises:
+        AbsynthError: As in :func:`read_image`, and if there are digits side by side without ``number``.
+    """
+    if not domain.digits:
+        return [read_image(path, domain).unsqueeze(0)]
+    picture = read_picture(path)
+    digits = render_number(picture, str(path)) if number else [render_digit(picture, str(path))]
+    return [one.renderings for one in digits]
 
 
 def match_classes(dataset: Dataset, class_names: tuple[str, ...], name: str) -> Dataset:

@@ -24,10 +24,10 @@ def read_image_folder(
     size: Size | None = None,
     strict: bool = False,
 ) -> Dataset:
-    """Reads a folder with one sub-folder of PNG, JPEG or .npy pictures for each class.
+    """Reads a folder with one sub-folder of pictures for each class.
 
-    The classes are called by the sub-folders' names; colour becomes grey. Hidden files and files of other
-    kinds are passed over, and so are pictures that cannot be read, with a remark. Pictures of several sizes
+    The classes are called by the sub-folders' names; colour becomes grey. Hidden files are passed
+    over; so are files of other kinds and pictures that cannot be read, with a remark. Pictures of several sizes
     are scaled to one.
 
     Args:
@@ -51,9 +51,11 @@ def read_image_folder(
         for label, name in enumerate(names)
         if (path / name).is_dir()
         for file in sorted((path / name).iterdir())
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+        if not file.name.startswith(".") and file.is_file()
     ]
-    remarks: list[str] = []
+    others = sorted(file for file, _ in files if file.suffix.lower() not in SUFFIXES)
+    files = [(file, label) for file, label in files if file.suffix.lower() in SUFFIXES]
+    remarks = [describe_others(path, others)] if others else []
     pictures: list[ndarray] = []
     labels: list[int] = []
     shapes: list[Size] = []
@@ -80,6 +82,25 @@ def read_image_folder(
     scaled = np.stack([resize(picture, *chosen) for picture in pictures])
     dataset = assemble(scaled, np.array(labels), names, (str(path), str(path)))
     return replace(dataset, remarks=tuple(remarks))
+
+
+def list_pictures(path: Path) -> tuple[list[Path], list[Path]]:
+    """The pictures of a folder in alphabetical order, and its files of other kinds; neither with hidden ones."""
+    files = sorted(one for one in path.iterdir() if one.is_file() and not one.name.startswith("."))
+    pictures = [one for one in files if one.suffix.lower() in SUFFIXES]
+    return pictures, [one for one in files if one.suffix.lower() not in SUFFIXES]
+
+
+def describe_others(path: Path, files: Sequence[Path]) -> str:
+    """A remark on files in a folder that are passed over, as their names are not those of pictures.
+
+    >>> describe_others(Path("scans"), [Path("scans/notes.txt")])
+    'scans: 1 file is passed over, as its name is not that of a picture: notes.txt.'
+    """
+    names = ", ".join([*(one.name for one in files[:5]), *(["..."] if len(files) > 5 else [])])
+    if len(files) == 1:
+        return f"{path}: 1 file is passed over, as its name is not that of a picture: {names}."
+    return f"{path}: {len(files)} files are passed over, as their names are not those of pictures: {names}."
 
 
 def subfolders(path: Path) -> list[str]:

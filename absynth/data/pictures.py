@@ -13,7 +13,20 @@ from numpy import ndarray
 from absynth.errors import AbsynthError
 from absynth.inputs import allowance, as_mask, digits, offender
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".npy")
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif"),
+    ".npy",
+)
+"""How names of pictures end; what a file holds is told by its content."""
+
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF")
+"""What is read, by Pillow's names. MPO is how some phones and cameras write JPEG."""
+
+KINDS = "PNG, JPEG, WebP, TIFF, BMP, GIF or .npy"
+
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
+"""What follows ``ftyp`` in the first bytes of a HEIC or AVIF file."""
+
 MOST_PIXELS = 64_000_000
 """The largest picture that is read: about what the largest phone cameras deliver."""
 
@@ -28,8 +41,9 @@ def read_picture(path: str | Path, name: str | None = None) -> Float[ndarray, "h
     becomes white behind dark ink and black behind light ink.
 
     Args:
-        path: A PNG, a JPEG, or an .npy array of shape (height, width), (1, height, width) or
-            (height, width, 1, 3 or 4): integers from 0 to 255, or real numbers from 0 to 1.
+        path: A PNG, JPEG, WebP, TIFF, BMP or GIF, told by its content, of which the first frame counts; or an
+            .npy array of shape (height, width), (1, height, width) or (height, width, 1, 3 or 4): integers
+            from 0 to 255, or real numbers from 0 to 1.
         name: What to call it in a message; by default its path.
 
     Returns:
@@ -41,15 +55,21 @@ def read_picture(path: str | Path, name: str | None = None) -> Float[ndarray, "h
     path = Path(path)
     name = str(path) if name is None else name
     if not path.exists():
-        raise AbsynthError(f"There is no file {name}; give the path of a PNG, JPEG or .npy picture.")
+        raise AbsynthError(f"There is no file {name}; give the path of a picture.")
     if not path.is_file():
-        raise AbsynthError(f"{name} is not a file; give the path of a PNG, JPEG or .npy picture.")
-    pixels = _read_array(path, name) if path.suffix.lower() == ".npy" else _read_encoded(path, name)
-    return to_grey(pixels)
+        raise AbsynthError(f"{name} is not a file; give the path of a picture.")
+    try:
+        with path.open("rb") as file:
+            begin = file.read(16)
+    except OSError as error:
+        raise AbsynthError(f"{name} cannot be read ({error.strerror}); give a file that may be read.") from None
+    if begin[:6] == b"\x93NUMPY" or path.suffix.lower() == ".npy":
+        return to_grey(_read_array(path, name))
+    return to_grey(_read_encoded(path, name))
 
 
 def decode_picture(data: bytes, name: str) -> Float[ndarray, "height width"]:
-    """The picture in the bytes of a PNG or JPEG file as grey values, as :func:`read_picture` gives them.
+    """The picture in the bytes of a file as grey values, as :func:`read_picture` gives them.
 
     Args:
         data: All bytes of the file.
@@ -105,7 +125,7 @@ def _read_encoded(source: Path | io.BytesIO, name: str) -> Float[ndarray, "heigh
         with warnings.catch_warnings():
             # Our own limit follows, lower than Pillow's; where it can read on, the rest is no matter.
             warnings.simplefilter("ignore")
-            with Image.open(source, formats=("PNG", "JPEG")) as picture:
+            with Image.open(source, formats=FORMATS) as picture:
                 _check_size(name, picture.height, picture.width)
                 return _decode(ImageOps.exif_transpose(picture))
     except Image.DecompressionBombError:
@@ -113,16 +133,34 @@ def _read_encoded(source: Path | io.BytesIO, name: str) -> Float[ndarray, "heigh
     except AbsynthError:
         raise
     except Exception:  # whatever Pillow may meet in a damaged file
+        if _is_heic(source):
+            raise AbsynthError(
+                f"{name} is a HEIC or AVIF picture, which is not read; convert it to JPEG, or read it with the "
+                "package pillow-heif and save it as PNG."
+            ) from None
         raise AbsynthError(
-            f"{name} cannot be read as a picture; give an undamaged PNG, JPEG or .npy file."
+            f"{name} cannot be read as a picture; give an undamaged {KINDS} file."
         ) from None
+
+
+def _is_heic(source: Path | io.BytesIO) -> bool:
+    """Whether a file begins as the pictures of newer phones do."""
+    try:
+        begin = source.read_bytes()[:12] if isinstance(source, Path) else source.getvalue()[:12]
+    except OSError:
+        return False
+    return begin[4:8] == b"ftyp" and begin[8:12] in HEIC_BRANDS
 
 
 def _decode(picture: Any) -> Float[ndarray, "height width *channels"]:
     """The pixels of an opened picture in [0, 1], whatever its mode."""
     transparent = "A" in picture.getbands() or "transparency" in picture.info
     if picture.mode.startswith("I"):  # 16 bits; Pillow's own conversion would cut them off at 255
-        return np.asarray(picture, dtype=np.float32) / 65535
+        return (np.asarray(picture, dtype=np.float32) / 65535).clip(0, 1)
+    if picture.mode == "F":  # real numbers, of a TIFF: from 0 to 1, or what 8 or 16 bits hold
+        values = np.nan_to_num(np.asarray(picture, dtype=np.float32)).clip(0, None)
+        top = next((one for one in (1, 255, 65535) if values.max(initial=0) <= one), values.max(initial=1))
+        return values / np.float32(top)
     if picture.mode in ("1", "L") and not transparent:
         mode = "L"
     elif picture.mode == "LA":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -102,3 +102,42 @@ def decisions(logits: Logits, confidences: Logits, least_confidence: float | Non
         Decision(labels[0], likely[0], labels[1], likely[1], likely[0] < least)
         for labels, likely in zip(order.tolist(), values.tolist(), strict=True)
     ]
+
+
+LEAST_CONFIDENCE_OF_RENDERINGS = 1.4
+"""The same for several renderings of one digit: chosen on 500 UCI digits, where it halves the sure mistakes."""
+
+
+@torch.no_grad()
+def decide_renderings(model: nn.Module, renderings: list[Images]) -> list[Decision]:
+    """One decision for each digit, of which a model sees several renderings.
+
+    A model that explains images scores a class by the rendering that the class explains best, and abstains below
+    1.4 / classes. Other models have the mean of their log-probabilities, and abstain unless the class is the most
+    likely one in every rendering. A single rendering is decided as by :func:`decide`.
+
+    Args:
+        model: Any classifier.
+        renderings: Of each digit, shape (renderings, channel, height, width), in [0, 1].
+
+    Raises:
+        AbsynthError: If a pixel is NaN or outside [0, 1].
+    """
+    stacked = torch.cat(renderings)
+    check_box(stacked)
+    explains = isinstance(unwrap(model), ABS | CodebookABS)
+    result = []
+    for logits in model(stacked).split([len(one) for one in renderings]):
+        if len(logits) == 1:
+            result += decisions(logits, _confidences(model, logits))
+        elif explains:
+            best = logits.max(dim=0, keepdim=True).values
+            least = LEAST_CONFIDENCE_OF_RENDERINGS / logits.shape[1]
+            result += decisions(best, logits_to_probabilities(best), least)
+        else:
+            scores = _confidences(model, logits).clamp(min=1e-12).log()
+            mean = scores.mean(dim=0, keepdim=True)
+            (decision,) = decisions(mean, mean.softmax(dim=1))
+            agreed = bool((scores.argmax(dim=1) == decision.label).all())
+            result.append(replace(decision, abstained=decision.abstained or not agreed))
+    return result

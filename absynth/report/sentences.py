@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from absynth.data.domain import DIGITS, Domain
@@ -132,3 +133,28 @@ def describe_classification(decision: Decision, domain: Domain) -> str:
         f"{name}, confidence {decision.confidence:.0%} "
         f"(runner-up {other}, {decision.runner_up_confidence:.0%})"
     )
+
+
+def describe_several(count: int) -> str:
+    """What is said of a picture of several digits where one was asked for."""
+    return f"{count} digits, where one is read; add --number to read them from left to right"
+
+
+def describe_number(decisions: Sequence[Decision], radii: Sequence[float] | None, domain: Domain) -> str:
+    """A number digit by digit, with a question mark for each digit that the model abstains from.
+
+    Args:
+        decisions: On each digit from left to right.
+        radii: Certified L2 radius of each, if the model has certificates.
+        domain: Of the model.
+
+    >>> describe_number([Decision(4, 0.98, 9, 0.01, abstained=False)] * 2, [1.237, 0.5], DIGITS)
+    '44 (4, confidence 98%, L2 radius 1.23; 4, confidence 98%, L2 radius 0.50)'
+    """
+    whole = "".join("?" if one.abstained else domain.class_names[one.label] for one in decisions)
+    parts = []
+    for place, one in enumerate(decisions):
+        guess = f"{nothing(domain)}, best guess " if one.abstained else ""
+        part = f"{guess}{domain.class_names[one.label]}, confidence {one.confidence:.0%}"
+        parts.append(part if radii is None else f"{part}, L2 radius {round_radius(radii[place], 'l2')}")
+    return f"{whole} ({'; '.join(parts)})"

@@ -86,12 +86,12 @@ def test_photographed_digits(
 @pytest.mark.parametrize(
     ("kind", "distance"),
     [
-        ("larger", 8),
-        ("inverted", 8),
+        ("larger", 10),
+        ("inverted", 10),
         ("stretched", 40),
         ("smaller", 30),
         ("off-centre", 35),
-        ("blocks", 8),
+        ("blocks", 10),
         ("chalk", 10),
     ],
 )
