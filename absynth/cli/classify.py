@@ -6,6 +6,7 @@ import glob
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -132,16 +133,19 @@ def _tell_number(
 ) -> str:
     import torch
 
-    from absynth.certify import certify, has_certificates
+    from absynth.certify import certify
+    from absynth.inference.abs import ABS
+    from absynth.models.front import unwrap
     from absynth.report.sentences import describe_number
 
     decisions = [decision for _, decision in answers]
     radii = None
-    if has_certificates(classifier):
+    if not isinstance(unwrap(classifier), ABS):  # for which there is an estimate, but no proof
         # Of the digit as it was written: its first rendering.
         images = torch.stack([images[0] for images, _ in answers])
         labels = torch.tensor([decision.label for decision in decisions])
-        radii = certify(classifier, images, labels, norm="l2").radius.tolist()
+        with suppress(AbsynthError):  # a model that has no certificates
+            radii = certify(classifier, images, labels, norm="l2").radius.tolist()
     if not as_json:
         return f"{path}: {describe_number(decisions, radii, classifier.domain)}"
     digits = [_as_dict(classifier, decision) for decision in decisions]

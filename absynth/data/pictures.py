@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ SUFFIXES = (
 )
 """How names of pictures end; what a file holds is told by its content."""
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF")
-"""What is read, by Pillow's names. MPO is how some phones and cameras write JPEG."""
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+"""What is read, by Pillow's names."""
+
+PLUGINS = ("Png", "Jpeg", "WebP", "Tiff", "Bmp", "Gif")
+"""The modules of Pillow that read them."""
 
 KINDS = "PNG, JPEG, WebP, TIFF, BMP, GIF or .npy"
 
@@ -121,6 +125,8 @@ def _read_encoded(source: Path | io.BytesIO, name: str) -> Float[ndarray, "heigh
 
     from PIL import Image, ImageOps
 
+    for kind in PLUGINS:  # Pillow finds a format by itself only where all are allowed
+        import_module(f"PIL.{kind}ImagePlugin")
     try:
         with warnings.catch_warnings():
             # Our own limit follows, lower than Pillow's; where it can read on, the rest is no matter.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from absynth.data.pictures import SUFFIXES
 from absynth.demo.examiner import Answer, Change, Examiner, Proof, Subject
 from absynth.demo.fragments import introduction
 from absynth.errors import AbsynthError
@@ -18,7 +19,7 @@ except ImportError:
 Page: TypeAlias = gr.Blocks
 
 TEMPLATES = Path(__file__).parent / "templates"
-UPLOADS = [".png", ".jpg", ".jpeg", ".npy"]
+UPLOADS = list(SUFFIXES)
 
 KEPT_SECONDS = 3600
 """How long an uploaded file stays on the disk."""
