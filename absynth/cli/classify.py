@@ -37,7 +37,7 @@ def classify(
 ) -> None:
     """Say what each picture shows, how surely, and what else it might be; or abstain.
 
-    A picture that cannot be read is named on standard error, the others are answered; the exit status is then 1.
+    A picture that cannot be read is named on standard error, and the exit status is then 1.
     """
     from absynth.zoo import load
 
@@ -69,7 +69,7 @@ def _expand(paths: list[Path]) -> Iterator[Path]:
                 raise AbsynthError(f"{path} holds no pictures; give a folder that does.")
             yield from pictures
         elif not path.exists() and glob.has_magic(str(path)):
-            matches = sorted(glob.glob(str(path), recursive=True))
+            matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  absolute patterns, too
             if not matches:
                 raise AbsynthError(f"Nothing matches {path}; give a pattern that pictures match.")
             yield from (Path(one) for one in matches)
@@ -77,9 +77,7 @@ def _expand(paths: list[Path]) -> Iterator[Path]:
             yield path
 
 
-def _classify_some(
-    classifier: PretrainedModel, paths: list[Path], *, number: bool, as_json: bool
-) -> bool:
+def _classify_some(classifier: PretrainedModel, paths: list[Path], *, number: bool, as_json: bool) -> bool:
     """Prints an answer for each picture in its order; returns whether one could not be read."""
     from absynth.data.adapt import read_renderings
     from absynth.data.digits import SeveralDigitsError

@@ -39,7 +39,7 @@ def read_image(path: str | Path, domain: Domain, name: str | None = None) -> Flo
     """A picture file as an image that a model understands.
 
     Args:
-        path: A picture of any size, grey or in colour (:func:`absynth.data.pictures.read_picture`).
+        path: A picture of any size (:func:`absynth.data.pictures.read_picture`).
         domain: What the model is for. Digits are told from their paper, scaled and centred
             (:func:`absynth.data.digits.read_digit`); any other picture is made grey and scaled.
         name: What to call it in a message; by default its path.
@@ -53,7 +53,7 @@ def read_image(path: str | Path, domain: Domain, name: str | None = None) -> Flo
 
 
 def read_renderings(path: str | Path, domain: Domain, *, number: bool = False) -> list[Images]:
-    """What a model is to see of a picture file: several renderings of each digit, or one image of anything else.
+    """What a model is to see of a picture file: renderings of each digit, or one image of anything else.
 
     Args:
         path: As for :func:`read_image`.

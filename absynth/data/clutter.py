@@ -1,4 +1,4 @@
-"""Takes off what is dark but no part of a digit: specks, shadows, frames, ruled lines, neighbours' strokes."""
+"""Takes off what is dark but no digit: specks, shadows, frames, ruled lines, neighbours' strokes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def without_shadows(mask: Mask, strength: Grey) -> Mask:
 
 
 def find_frames(mask: Mask) -> Mask:
-    """The pixels of frames, ruled lines and neighbours' strokes at the border; none where no digit would be left.
+    """The pixels of frames, ruled lines and neighbours' strokes; none where no digit would be left.
 
     Args:
         mask: What is dark.
@@ -77,7 +77,8 @@ def find_frames(mask: Mask) -> Mask:
         new = find(mask & ~found)
         if new.any() and _shows_digit(mask & ~found & ~new):
             found |= new
-    return found | _find_border(mask & ~found)
+    result: Mask = found | _find_border(mask & ~found)
+    return result
 
 
 def _shows_digit(mask: Mask) -> bool:
@@ -125,7 +126,7 @@ class _Line:
 
 
 def _take_lines(mask: Mask, across: list[_Line], down: list[_Line]) -> Mask:
-    """All pixels of lines from left to right and from above to below, without those of strokes that cross them."""
+    """All pixels of lines across and down, without those of strokes that cross them."""
     from scipy import ndimage
 
     seen = [np.zeros_like(mask), np.zeros_like(mask)]
@@ -151,7 +152,7 @@ def _find_rules(mask: Mask) -> list[_Line]:
     if min(height, width) < 20:
         return []
     thickest = max(3, round(THIN * max(mask.shape)))
-    # A slightly tilted line is a stair of short runs; dilated, the runs are longer than those of other strokes.
+    # A tilted line is a stair of short runs; dilated, they are longer than those of other strokes.
     tall = ndimage.binary_dilation(mask, np.ones((3, 1)))
     runs = ndimage.binary_opening(tall, np.ones((1, max(5, width // 8)))) & mask
     thin = runs & ~ndimage.binary_opening(mask, np.ones((thickest, 1)))
@@ -212,7 +213,8 @@ def _follow(mask: Mask, strokes: Mask, line: Mask) -> Mask:
         goes_on = inside & strokes[places.clip(0, height - 1), np.arange(width)]
         sides.append(ndimage.binary_dilation(goes_on, iterations=2))
     crossing = sides[0] & sides[1]
-    return (np.abs(rows - middle) <= half) & mask & ~crossing[None]
+    result: Mask = (np.abs(rows - middle) <= half) & mask & ~crossing[None]
+    return result
 
 
 def _find_box(mask: Mask) -> Mask:
@@ -225,7 +227,7 @@ def _find_box(mask: Mask) -> Mask:
         return nothing
     top, left = rows.min(), columns.min()
     height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
-    pieces, count = ndimage.label(mask, structure=EIGHT)
+    pieces, _ = ndimage.label(mask, structure=EIGHT)
     result = nothing
     for number, box in enumerate(ndimage.find_objects(pieces), start=1):
         extents = [part.stop - part.start for part in box]

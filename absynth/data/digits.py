@@ -1,8 +1,8 @@
 """From any picture of digits to images as MNIST has them.
 
-The paper is told from the ink (``ink``), what is no digit is taken off (``clutter``), the strokes of each digit
-are put together (``pieces``) and brought to the width of MNIST's pens (``pens``), and MNIST's own recipe
-places the digit (``placing``).
+The paper is told from the ink (``ink``), what is no digit is taken off (``clutter``), the strokes of each
+digit are put together (``pieces``) and brought to the width of MNIST's pens (``pens``), and MNIST's own
+recipe places the digit (``placing``).
 """
 
 from __future__ import annotations

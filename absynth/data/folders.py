@@ -26,9 +26,9 @@ def read_image_folder(
 ) -> Dataset:
     """Reads a folder with one sub-folder of pictures for each class.
 
-    The classes are called by the sub-folders' names; colour becomes grey. Hidden files are passed
-    over; so are files of other kinds and pictures that cannot be read, with a remark. Pictures of several sizes
-    are scaled to one.
+    The classes are called by the sub-folders' names; colour becomes grey. Hidden files are
+    passed over; so are files of other kinds and pictures that cannot be read, with a remark.
+    Pictures of several sizes are scaled to one.
 
     Args:
         path: Of the folder.
@@ -85,7 +85,7 @@ def read_image_folder(
 
 
 def list_pictures(path: Path) -> tuple[list[Path], list[Path]]:
-    """The pictures of a folder in alphabetical order, and its files of other kinds; neither with hidden ones."""
+    """The pictures of a folder in alphabetical order, and its files of other kinds; no hidden ones."""
     files = sorted(one for one in path.iterdir() if one.is_file() and not one.name.startswith("."))
     pictures = [one for one in files if one.suffix.lower() in SUFFIXES]
     return pictures, [one for one in files if one.suffix.lower() not in SUFFIXES]

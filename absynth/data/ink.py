@@ -1,4 +1,4 @@
-"""Tells ink from paper: how inked each pixel of a picture is, whatever the light, the noise and the colours."""
+"""Tells ink from paper: how inked each pixel of a picture is, whatever the light, noise and colours."""
 
 from __future__ import annotations
 

@@ -66,7 +66,9 @@ def read_picture(path: str | Path, name: str | None = None) -> Float[ndarray, "h
         with path.open("rb") as file:
             begin = file.read(16)
     except OSError as error:
-        raise AbsynthError(f"{name} cannot be read ({error.strerror}); give a file that may be read.") from None
+        raise AbsynthError(
+            f"{name} cannot be read ({error.strerror}); give a file that may be read."
+        ) from None
     if begin[:6] == b"\x93NUMPY" or path.suffix.lower() == ".npy":
         return to_grey(_read_array(path, name))
     return to_grey(_read_encoded(path, name))
@@ -141,12 +143,10 @@ def _read_encoded(source: Path | io.BytesIO, name: str) -> Float[ndarray, "heigh
     except Exception:  # whatever Pillow may meet in a damaged file
         if _is_heic(source):
             raise AbsynthError(
-                f"{name} is a HEIC or AVIF picture, which is not read; convert it to JPEG, or read it with the "
-                "package pillow-heif and save it as PNG."
+                f"{name} is a HEIC or AVIF picture, which is not read; convert it to JPEG, or read it "
+                "with the package pillow-heif and save it as PNG."
             ) from None
-        raise AbsynthError(
-            f"{name} cannot be read as a picture; give an undamaged {KINDS} file."
-        ) from None
+        raise AbsynthError(f"{name} cannot be read as a picture; give an undamaged {KINDS} file.") from None
 
 
 def _is_heic(source: Path | io.BytesIO) -> bool:

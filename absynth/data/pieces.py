@@ -18,7 +18,8 @@ FAR = 0.6
 """A part that lies farther from a digit than this share of the height is no part of it."""
 
 CRACK = 0.05
-"""Two pieces that are nearer to each other than this share of the height are one broken digit, if not wider than high."""
+"""Two pieces that are nearer to each other than this share of the height are one broken digit,
+if that is not wider than high."""
 
 WIDEST = 1.9
 """No digit is wider than this many times its height."""
@@ -63,7 +64,7 @@ def part_digits(mask: Mask) -> list[Mask]:
 
 
 def count_digits(digit: Mask) -> int:
-    """How many digits one mask of :func:`part_digits` may show: more than one where it is too wide for one."""
+    """How many digits one mask of :func:`part_digits` may show: more than one if it is too wide."""
     rows, columns = np.nonzero(digit)
     height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
     return 1 if width <= WIDEST * height else max(2, round(width / height))

@@ -1,4 +1,4 @@
-"""MNIST's own recipe (LeCun et al. 1998): scale a digit to fit 20×20 pixels, place it by its centre of mass."""
+"""MNIST's own recipe (LeCun et al. 1998): a digit is scaled to 20×20 pixels and placed by its mass."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _border(picture: ndarray) -> ndarray:
 def place(ink: Grey) -> Float[ndarray, "28 28"]:
     """A digit's ink in an image as MNIST has them, from 0 on paper to 1 in a full stroke.
 
-    Its longer side becomes 20 pixels, and its centre of mass comes as near to the middle as whole pixels allow.
+    Its longer side becomes 20 pixels, its centre of mass as near to the middle as whole pixels allow.
     """
     digit = _scale(ink)
     image = np.zeros((SIDE, SIDE), dtype=np.float32)

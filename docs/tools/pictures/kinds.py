@@ -1,8 +1,8 @@
 """Draws pictures of digits as people have them: twenty kinds, from two pens, each with its answer.
 
 The digits are MNIST's training digits and scikit-learn's UCI digits (8x8 pixels of 17 levels, scaled up
-smoothly), which other people wrote with another pen. Every picture has its own size, width of the stroke, grey
-of paper and ink, noise, rotation up to 15° and JPEG quality; what a kind is about is set by the kind.
+smoothly), which other people wrote with another pen. Every picture has its own size, width of the stroke,
+grey of paper and ink, noise, rotation up to 15° and JPEG quality; what a kind is about is set by the kind.
 """
 
 from __future__ import annotations
@@ -252,7 +252,7 @@ def _rule(page: Sheet, *, across: bool, down: bool) -> None:
 
 def neighbours(page: Sheet) -> None:
     """Ends of neighbouring digits' strokes at the left and right edges."""
-    height, width = page.ink.shape
+    width = page.ink.shape[1]
     top, _, bottom, _ = page.box
     thick = (bottom - top) * page.generator.uniform(0.05, 0.1)
     for edge in (0, width - 1):
@@ -275,8 +275,7 @@ def specks(page: Sheet) -> None:
 
 def broken(page: Sheet) -> None:
     """Two gaps in the strokes, as a bad pen or a bad print leaves them."""
-    top, left, bottom, right = page.box
-    size = bottom - top
+    size = page.box[2] - page.box[0]
     rows, columns = np.nonzero(page.ink > 0.5)
     for _ in range(2):
         one = int(page.generator.integers(len(rows)))
@@ -286,7 +285,8 @@ def broken(page: Sheet) -> None:
             + (np.arange(page.ink.shape[1])[None] - columns[one]) * np.sin(direction)
         )
         near = np.hypot(
-            np.arange(page.ink.shape[0])[:, None] - rows[one], np.arange(page.ink.shape[1])[None] - columns[one]
+            np.arange(page.ink.shape[0])[:, None] - rows[one],
+            np.arange(page.ink.shape[1])[None] - columns[one],
         )
         page.ink = np.where((distance < 0.02 * size) & (near < 0.2 * size), 0, page.ink)
 
