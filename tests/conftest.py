@@ -47,12 +47,12 @@ def progress() -> Iterator[Progress]:
 def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Runs a command that must end as a user's mistake does, and returns the line that it ends with."""
 
-    def fails(*arguments: str) -> str:
+    def fails(*arguments: str, status: int = 2) -> str:
         monkeypatch.setattr(sys, "argv", ["absynth", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
         printed = capsys.readouterr()
-        assert ended.value.code == 2, arguments
+        assert ended.value.code == status, arguments
         assert "Traceback" not in printed.err
         assert printed.out == ""
         return printed.err

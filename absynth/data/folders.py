@@ -51,9 +51,9 @@ def read_image_folder(
         for label, name in enumerate(names)
         if (path / name).is_dir()
         for file in sorted((path / name).iterdir())
-        if not file.name.startswith(".") and file.is_file()
+        if not file.name.startswith(".")
     ]
-    others = sorted(file for file, _ in files if file.suffix.lower() not in SUFFIXES)
+    others = sorted(file for file, _ in files if file.suffix.lower() not in SUFFIXES and file.is_file())
     files = [(file, label) for file, label in files if file.suffix.lower() in SUFFIXES]
     remarks = [describe_others(path, others)] if others else []
     pictures: list[ndarray] = []

@@ -33,6 +33,9 @@ LEAST_CONTRAST = 0.04
 ABOVE_NOISE = 1.6
 """How many times its deviation noise reaches at one place in a thousand, once it is smoothed."""
 
+QUIET = 0.01
+"""Noise up to which little smoothing is enough, which spares thin strokes."""
+
 NOISY = 0.04
 """Noise from which on a picture is blurred fully before it is shrunk."""
 
@@ -77,12 +80,16 @@ def find_ink(picture: Grey, name: str) -> Ink:
     blur = max(0.5, side / 250)
     smooth = ndimage.gaussian_filter(picture, blur)
     noise = 1.48 * float(np.median(np.abs(picture - smooth)))
+    if noise > QUIET:
+        blur = max(0.5, side / 150)
+        smooth = ndimage.gaussian_filter(picture, blur)
     if contrast(smooth)[0] < max(LEAST_CONTRAST, ABOVE_NOISE * noise):
         raise no_ink(name)
     window = max(3, round(PAPER_WINDOW * side))
     closed = ndimage.grey_closing(smooth, size=(window, window))
     # Ink takes away a share of the light that falls on the paper, be it much or little.
-    paper = ndimage.gaussian_filter(closed, blur).clip(0.05)
+    # At the edge of a shadow, blurring would make the paper lighter than it is.
+    paper = np.minimum(ndimage.gaussian_filter(closed, blur), closed).clip(0.05)
     ink = Ink(1 - picture / paper, 1 - smooth / paper, paper, np.zeros(picture.shape, dtype=bool))
     if np.ptp(ink.smooth) < LEAST_CONTRAST:  # all that stood out was wider than a stroke
         raise no_ink(name)

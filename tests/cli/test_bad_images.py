@@ -49,6 +49,6 @@ def test_a_bad_picture_ends_with_one_line(
     else:
         os.mkfifo(path)
         sentence = "is not a file"
-    said = fails("classify", str(path), "--model", model)
+    said = fails("classify", str(path), "--model", model, status=1)
     assert sentence in said
     assert len(said.splitlines()) == 1

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from absynth.data import center_digit, load_dataset, read_digit
+from absynth.data.digits import SeveralDigitsError
 from absynth.errors import AbsynthError
 
 COUNT = 50
@@ -79,7 +80,10 @@ def test_photographed_digits(
     for image in digits[0]:
         picture = Image.fromarray((paper(image, generator, LIGHTS[light]) * 255).astype(np.uint8))
         picture.convert("RGB").save(tmp_path / "photo.jpg", quality=90)
-        results.append(read_digit(tmp_path / "photo.jpg"))
+        try:
+            results.append(read_digit(tmp_path / "photo.jpg"))
+        except SeveralDigitsError:  # what a dark corner is taken for counts as not recognised
+            results.append(torch.zeros(1, 28, 28))
     assert_recognised(torch.stack(results), digits, nearest, distance=10)
 
 
