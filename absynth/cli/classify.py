@@ -93,7 +93,7 @@ def _classify_some(classifier: PretrainedModel, paths: list[Path], *, number: bo
         except AbsynthError as error:
             read.append(error)
     digits = [one for found in read if isinstance(found, list) for one in found]
-    decided = iter(zip(digits, decide_renderings(classifier, digits), strict=True) if digits else ())
+    decided = iter(zip(digits, decide_renderings(classifier, digits), strict=True))
     for path, found in zip(paths, read, strict=True):
         if isinstance(found, AbsynthError):
             print(found, file=sys.stderr)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from absynth.inference.abs import ABS
@@ -13,7 +14,7 @@ from absynth.inference.codebook import CodebookABS
 from absynth.models.asked import answer
 from absynth.models.confidence import logits_to_probabilities
 from absynth.models.front import unwrap
-from absynth.shapes import Logits
+from absynth.shapes import Images, Logits
 from absynth.surroundings import standard
 
 LEAST_CONFIDENCE = 1.05
@@ -104,30 +105,30 @@ def decisions(logits: Logits, confidences: Logits, least_confidence: float | Non
     ]
 
 
-@torch.no_grad()
-def decide_renderings(model: nn.Module, renderings: list[Images]) -> list[Decision]:
+def decide_renderings(model: Any, renderings: Sequence[Images]) -> list[Decision]:
     """One decision for each digit, of which a model sees several renderings.
 
     The confidence in a class is the mean over the renderings. The model abstains where they are not all read
     alike, and where the confidence is too low for :func:`decide`. A single rendering is decided as there.
 
     Args:
-        model: Any classifier.
+        model: Any classifier, a module or a function.
         renderings: Of each digit, shape (renderings, channel, height, width), in [0, 1].
 
     Raises:
-        AbsynthError: If a pixel is NaN or outside [0, 1].
+        AbsynthError: If a pixel is NaN or outside [0, 1], or the model does not answer with logits.
     """
-    stacked = torch.cat(renderings)
-    check_box(stacked)
+    if not renderings:
+        return []
     result = []
-    for logits in model(stacked).split([len(one) for one in renderings]):
-        confidences = _confidences(model, logits)
-        if len(logits) == 1:
-            result += decisions(logits, confidences)
-            continue
-        mean = confidences.mean(dim=0, keepdim=True)
-        (decision,) = decisions(mean, mean)
-        agreed = bool((logits.argmax(dim=1) == decision.label).all())
-        result.append(replace(decision, abstained=decision.abstained or not agreed))
+    with standard(gradients=False):
+        for logits in answer(model, torch.cat(list(renderings))).split([len(one) for one in renderings]):
+            confidences = _confidences(model, logits)
+            if len(logits) == 1:
+                result += decisions(logits, confidences)
+                continue
+            mean = confidences.mean(dim=0, keepdim=True)
+            (decision,) = decisions(mean, mean)
+            agreed = bool((logits.argmax(dim=1) == decision.label).all())
+            result.append(replace(decision, abstained=decision.abstained or not agreed))
     return result
