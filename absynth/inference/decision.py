@@ -20,6 +20,11 @@ from absynth.surroundings import standard
 LEAST_CONFIDENCE = 1.05
 """Below this multiple of the uniform confidence, which is 1 / classes, an image counts as none of them."""
 
+CLEAR = 1.0
+"""How far apart the two largest logits of several renderings have to be, a factor of e in likelihood.
+
+Chosen on the digits 797 to 1196 of the UCI data set."""
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -108,8 +113,10 @@ def decisions(logits: Logits, confidences: Logits, least_confidence: float | Non
 def decide_renderings(model: Any, renderings: Sequence[Images]) -> list[Decision]:
     """One decision for each digit, of which a model sees several renderings.
 
-    The confidence in a class is the mean over the renderings. The model abstains where they are not all read
-    alike, and where the confidence is too low for :func:`decide`. A single rendering is decided as there.
+    A class is as likely as the rendering that speaks most for it makes it: a digit is what explains it best,
+    however it has to be slanted for that. The model abstains where two classes are nearly as likely
+    (``CLEAR``), and where the confidence is too low for :func:`decide`. A single rendering is decided as
+    there.
 
     Args:
         model: Any classifier, a module or a function.
@@ -123,12 +130,9 @@ def decide_renderings(model: Any, renderings: Sequence[Images]) -> list[Decision
     result = []
     with standard(gradients=False):
         for logits in answer(model, torch.cat(list(renderings))).split([len(one) for one in renderings]):
-            confidences = _confidences(model, logits)
-            if len(logits) == 1:
-                result += decisions(logits, confidences)
-                continue
-            mean = confidences.mean(dim=0, keepdim=True)
-            (decision,) = decisions(mean, mean)
-            agreed = bool((logits.argmax(dim=1) == decision.label).all())
-            result.append(replace(decision, abstained=decision.abstained or not agreed))
+            best = logits.amax(dim=0, keepdim=True)
+            (decision,) = decisions(best, _confidences(model, best))
+            first, second = best.topk(2, dim=1).values[0].tolist()
+            unclear = len(logits) > 1 and first - second < CLEAR
+            result.append(replace(decision, abstained=decision.abstained or unclear))
     return result

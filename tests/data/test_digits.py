@@ -90,7 +90,7 @@ def test_photographed_digits(
 @pytest.mark.parametrize(
     ("kind", "distance"),
     [
-        ("larger", 10),
+        ("larger", 10),  # strokes are redrawn at the width of MNIST's pens
         ("inverted", 10),
         ("stretched", 40),
         ("smaller", 30),

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from absynth.errors import AbsynthError
 from absynth.inference import ABS, CodebookABS, SearchSettings
 from absynth.inference.codebook import draw_latents
-from absynth.inference.decision import Decision, decide, decisions, probabilities
+from absynth.inference.decision import Decision, decide, decide_renderings, decisions, probabilities
 from absynth.models.cnn import CNN, Binarized
 from absynth.models.vae import Decoder
 
@@ -99,3 +99,24 @@ def test_the_best_class_is_named_even_where_confidence_is_the_same_in_all(codebo
     assert probabilities(codebook, image).unique().numel() == 1
     labels = [decision.label for decision in decide(codebook, image)]
     assert labels == codebook.losses(image).argmin(dim=1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("rows", "label", "abstained"),
+    [
+        ([[0.0, 3.0, 1.0], [0.0, 2.0, 1.5]], 1, False),  # the best of each class: 0, 3, 1.5
+        (
+            [[0.0, 3.0, 1.0], [0.0, 2.0, 2.5]],
+            1,
+            True,
+        ),  # one rendering speaks nearly as well for another class
+        ([[0.0, 3.0, 1.0], [0.0, 2.0, 4.5]], 2, False),  # a rendering that explains more than the others
+        ([[0.0, 1.0, 0.9]], 1, False),  # a single one is decided as any image
+    ],
+)
+def test_the_best_explanation_of_each_class_counts_and_close_ones_abstain(
+    rows: list[list[float]], label: int, abstained: bool
+) -> None:
+    images = torch.tensor(rows).view(-1, 1, 1, 3) / 8
+    (decision,) = decide_renderings(lambda x: 8 * x.flatten(1), [images])
+    assert (decision.label, decision.abstained) == (label, abstained)
