@@ -33,8 +33,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """
     tour = run_notebook((ROOT / "docs" / "tour.ipynb").read_text(encoding="utf-8"), "tour")
     pages: dict[str, str | bytes] = {
-        "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
-        "contributing.md": (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"),
+        "changelog.md": _from_docs((ROOT / "CHANGELOG.md").read_text(encoding="utf-8")),
+        "contributing.md": _from_docs((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")),
         "reference/cli.md": command_line_page(),
         "tour.md": tour.markdown,
         **tour.pictures,
@@ -42,6 +42,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path, content in pages.items():
         files.append(File.generated(config, path, content=content))
     return files
+
+
+def _from_docs(page: str) -> str:
+    """A page of the folder above, with its links as they are from docs/."""
+    return page.replace("](docs/", "](")
 
 
 def on_page_content(content: str, **_: Any) -> str:
