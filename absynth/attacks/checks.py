@@ -19,6 +19,7 @@ from absynth.attacks.probabilities import with_logarithms
 from absynth.attacks.target import private_randomness
 from absynth.errors import AbsynthError, first_line
 from absynth.models.asked import find_asked, frozen
+from absynth.models.confidence import are_probabilities
 from absynth.norms import Norm
 from absynth.shapes import Images, Logits
 
@@ -122,7 +123,7 @@ def check_model(
                 f"{name} answers at random; attacked was the mean of its logits over {draws} draws, and an "
                 "adversarial counts if it holds for the mean over fresh ones."
             )
-        elif _are_probabilities(logits):
+        elif are_probabilities(logits):
             remarks.append(_remark_on_probabilities(logits, name))
             model = with_logarithms(model, images)
         remarks += _look_at_gradients(model, images, name)
@@ -197,11 +198,6 @@ def _check_batches(model: nn.Module, images: Images, logits: Logits, scale: floa
 
 def _in_a_sentence(name: str) -> str:
     return "the model" if name == "The model" else name
-
-
-def _are_probabilities(logits: Logits) -> bool:
-    sums = logits.double().sum(dim=1)
-    return bool((logits >= 0).all() and ((sums - 1).abs() < TOLERANCE).all())
 
 
 def _remark_on_probabilities(logits: Logits, name: str) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from absynth.errors import AbsynthError
 from absynth.inference.abs import ABS
 from absynth.inference.codebook import CodebookABS
 from absynth.models.asked import answer
-from absynth.models.confidence import logits_to_probabilities
+from absynth.models.confidence import are_probabilities, logits_to_probabilities
 from absynth.models.front import unwrap
 from absynth.shapes import Images, Logits
 from absynth.surroundings import standard
@@ -48,27 +49,34 @@ class Decision:
 def probabilities(model: Any, images: Any) -> Logits:
     """The confidence in each class.
 
-    Models that explain an image say near-uniform where no class can; others have their softmax.
+    Models that explain an image say near-uniform where no class can; others have their softmax, or what they
+    answer where that are probabilities already. The model is in evaluation mode meanwhile.
 
     Args:
         model: Any classifier, a module or a function.
         images: Shape (batch, channel, height, width), in [0, 1] (:mod:`absynth.inputs`).
 
     Raises:
-        AbsynthError: If the images are none, or the model does not answer with logits.
+        AbsynthError: If the images are none, or the model does not answer with finite logits.
     """
     with standard(gradients=False):
         return _confidences(model, answer(model, images))
 
 
 def _confidences(model: Any, logits: Logits) -> Logits:
+    undecided = int((~logits.amax(dim=1).isfinite()).sum())  # the largest of a row with a NaN is NaN
+    if undecided:
+        raise AbsynthError(
+            f"The model answers with NaN or infinite logits for {undecided} of {len(logits)} images; a "
+            "decision takes numbers, of which those of unlikely classes alone may be -inf."
+        )
     if isinstance(model, nn.Module) and isinstance(unwrap(model), ABS | CodebookABS):
         return logits_to_probabilities(logits)
-    return logits.softmax(dim=1)
+    return logits if are_probabilities(logits) else logits.softmax(dim=1)
 
 
 def decide(model: Any, images: Any, least_confidence: float | None = None) -> list[Decision]:
-    """One decision an image.
+    """One decision an image, by the model in evaluation mode.
 
     Args:
         model: Any classifier, a module or a function.
@@ -77,10 +85,8 @@ def decide(model: Any, images: Any, least_confidence: float | None = None) -> li
 
     Raises:
         AbsynthError: If the images are none, a pixel is NaN or outside [0, 1], or the model does not answer
-            with logits.
+            with finite logits.
     """
-    if isinstance(images, Sized) and len(images) == 0:
-        return []
     with standard(gradients=False):
         logits = answer(model, images)
         return decisions(logits, _confidences(model, logits), least_confidence)
@@ -130,7 +136,8 @@ def decide_renderings(model: Any, renderings: Sequence[Images]) -> list[Decision
     result = []
     with standard(gradients=False):
         for logits in answer(model, torch.cat(list(renderings))).split([len(one) for one in renderings]):
-            best = logits.amax(dim=0, keepdim=True)
+            scores = logits.log() if are_probabilities(logits) else logits
+            best = scores.amax(dim=0, keepdim=True)
             (decision,) = decisions(best, _confidences(model, best))
             first, second = best.topk(2, dim=1).values[0].tolist()
             unclear = len(logits) > 1 and first - second < CLEAR

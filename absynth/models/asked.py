@@ -217,7 +217,7 @@ def read_logits(answer: Any, count: int) -> Tensor:
 
 
 def answer(model: Any, images: Any) -> Tensor:
-    """A model's logits for images that the caller gave, without a gradient.
+    """A model's logits for images that the caller gave, in evaluation mode and without a gradient.
 
     Args:
         model: A module or a function.
@@ -231,7 +231,7 @@ def answer(model: Any, images: Any) -> Tensor:
     dtype = computing_type(own, images)
     tensors = _tensors(module)
     given = take_images(images, dtype, tensors[0].device if tensors else None)
-    with torch.no_grad():
+    with frozen(module), torch.no_grad():
         logits = read_logits(_call(module, given.seen.to(own or dtype)), len(given.seen))
     if logits.shape[1] < 2:
         raise AbsynthError(SINGLE)

@@ -19,6 +19,9 @@ classes of 2,000 test images (seed 0)."""
 ETA = 3.9e-5
 """What is added to every class's likelihood: an image that no class explains comes out near-uniform."""
 
+ROUNDED_SUM = 1e-3
+"""How far from 1 rounding may bring the sum of probabilities."""
+
 
 def fit_alpha(losses: Losses, pixels: int) -> float:
     """α for other data than MNIST, where models may explain images better or worse than there.
@@ -52,6 +55,16 @@ def losses_to_logits(losses: Losses, pixels: int, alpha: float = ALPHA) -> Logit
         alpha: Sharpness.
     """
     return losses * (-alpha / pixels)
+
+
+def are_probabilities(answers: Logits) -> bool:
+    """Whether every row is non-negative and sums to 1, up to rounding: what a softmax makes of logits.
+
+    >>> are_probabilities(torch.tensor([[0.25, 0.75]])), are_probabilities(torch.tensor([[1.0, 2.0]]))
+    (True, False)
+    """
+    sums = answers.double().sum(dim=1)
+    return bool((answers >= 0).all() and ((sums - 1).abs() < ROUNDED_SUM).all())
 
 
 def logits_to_probabilities(logits: Logits) -> Logits:

@@ -70,7 +70,8 @@ def test_pixels_outside_the_box_are_not_decided_on(
     for model in (codebook, Binarized(codebook), CNN().eval()):
         with pytest.raises(AbsynthError, match=r"NaN|outside"):
             decide(model, images)
-        assert decide(model, images[:0]) == []
+        with pytest.raises(AbsynthError, match="at least one image"):
+            decide(model, images[:0])
 
 
 def test_images_of_another_shape_are_not_decided_on(
@@ -120,3 +121,54 @@ def test_the_best_explanation_of_each_class_counts_and_close_ones_abstain(
     images = torch.tensor(rows).view(-1, 1, 1, 3) / 8
     (decision,) = decide_renderings(lambda x: 8 * x.flatten(1), [images])
     assert (decision.label, decision.abstained) == (label, abstained)
+
+
+def test_a_network_in_training_mode_is_asked_in_evaluation_mode(make_images: Callable[..., Tensor]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Dropout(0.9), nn.Linear(28 * 28, 3))
+    images = make_images(4)
+    with torch.no_grad():
+        expected = model.eval()(images).softmax(dim=1)
+    model.train()
+    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    generator = torch.get_rng_state()
+    torch.testing.assert_close(probabilities(model, images), expected)
+    assert [one.label for one in decide(model, images)] == expected.argmax(dim=1).tolist()
+    assert all(part.training for part in model.modules())
+    assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+def test_probabilities_are_the_confidences_themselves() -> None:
+    (decision,) = decide(Fixed([0.1, 0.6, 0.3]), torch.zeros(1, 1, 28, 28))
+    assert (decision.confidence, decision.runner_up_confidence) == pytest.approx((0.6, 0.3))
+
+
+@pytest.mark.parametrize("logits", [[0.0, math.nan, 1.0], [0.0, math.inf, 1.0], [-math.inf] * 3])
+def test_what_is_no_number_decides_nothing(logits: list[float]) -> None:
+    for ask in (decide, probabilities):
+        with pytest.raises(AbsynthError, match="NaN or infinite logits for 2 of 2 images"):
+            ask(Fixed(logits), torch.zeros(2, 1, 28, 28))
+
+
+def test_a_class_may_be_ruled_out() -> None:
+    (decision,) = decide(Fixed([-math.inf, 1.0, 0.0]), torch.zeros(1, 1, 28, 28))
+    assert decision.label == 1
+
+
+def test_renderings_of_a_model_with_probabilities_are_decided_like_those_of_its_logits() -> None:
+    scores = torch.tensor([[0.0, 3.0, 1.0], [0.0, 2.0, 1.5]])
+
+    class Rows(nn.Module):
+        def __init__(self, rows: Tensor) -> None:
+            super().__init__()
+            self.rows = rows
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.rows
+
+    renderings = [torch.zeros(2, 1, 28, 28)]
+    (expected,) = decide_renderings(Rows(scores.log_softmax(1)), renderings)
+    (found,) = decide_renderings(Rows(scores.softmax(1)), renderings)
+    assert (found.label, found.abstained) == (expected.label, expected.abstained)
+    assert found.confidence == pytest.approx(expected.confidence)
