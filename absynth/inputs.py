@@ -16,6 +16,7 @@ What leaves is a copy: nothing that is done to it changes what the caller has.
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,9 @@ FEWEST_ROWS = 5
 """Fewer rows and as few columns could be an image of a few pixels as well as channels in the last place."""
 
 MOST_CHANNELS = 4
+
+MOST = 2**63 - 1
+"""The largest whole number that every generator of random numbers takes as a seed."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,10 @@ def as_tensor(values: Any, name: str) -> Tensor:
     Raises:
         AbsynthError: If they are no numbers, or have different shapes.
     """
+    if any(_masked(one) for one in (values if isinstance(values, list | tuple) else [values])):
+        raise AbsynthError(
+            f"Some of the {name} are masked, so they have no value; give them one: {name}.filled(value)."
+        )
     if isinstance(values, list | tuple) and values and all(isinstance(one, Tensor) for one in values):
         try:
             values = torch.stack([one.detach() for one in values])
@@ -266,6 +274,33 @@ def digits(value: float) -> str:
     return repr(float(value)).removesuffix(".0")
 
 
+def whole_number(value: Any, name: str, least: int = 1, most: int = MOST) -> int:
+    """A whole number of any type as an int.
+
+    Args:
+        value: An int, or what NumPy or PyTorch have for one; no bool.
+        name: What to call it in a message.
+        least: The smallest that it may be.
+        most: The largest.
+
+    Raises:
+        AbsynthError: If it is no such number.
+
+    >>> whole_number(np.int64(3), "seed")
+    3
+    """
+    try:
+        number = None if isinstance(value, bool | np.bool_) else operator.index(value)
+    except (TypeError, RuntimeError):
+        number = None
+    if number is None:
+        raise AbsynthError(f"The {name} is {value!r}, a {type(value).__name__}; give a whole number.")
+    if not least <= number <= most:
+        limits = f"at least {least}" if number < least else f"at most {most}"
+        raise AbsynthError(f"The {name} is {number}; it must be {limits}.")
+    return number
+
+
 def as_mask(array: np.ndarray) -> np.ndarray:
     """Whole numbers that are all 0 or 1, with a 1 among them, as bool; any other array as it is.
 
@@ -296,6 +331,11 @@ def _real(tensor: Tensor, dtype: torch.dtype) -> Tensor:
                 f"floats in [0, 1]: {right}."
             )
     return tensor.to(dtype)
+
+
+def _masked(values: Any) -> bool:
+    """Whether a masked array hides something, which an array of its numbers would show."""
+    return isinstance(values, np.ma.MaskedArray) and bool(np.ma.getmaskarray(values).any())
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from contextlib import suppress
 from typing import Any, Literal, get_args
 
@@ -16,6 +17,9 @@ from absynth.shapes import Images
 Norm = Literal["l2", "l1", "linf", "l0"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
 
+
+_ORDER = re.compile(r"(0|[1-9][0-9]*)([.]0*)?|inf(inity)?")
+"""An order as text; "02" is more likely a slip than a 2."""
 
 _ORDERS: dict[float, Norm] = {2.0: "l2", 1.0: "l1", math.inf: "linf", 0.0: "l0"}
 
@@ -35,6 +39,7 @@ def parse_norm(name: Any) -> Norm:
     order = name
     if isinstance(name, str) and not any(letter.isspace() for letter in name.strip()):
         order = name.strip().lower().replace("_", "").removeprefix("l").replace("∞", "inf")
+        order = order if _ORDER.fullmatch(order) else None
     with suppress(TypeError, ValueError, OverflowError, RuntimeError):
         if not isinstance(name, bool) and float(order) in _ORDERS:
             return _ORDERS[float(order)]

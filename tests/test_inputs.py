@@ -262,10 +262,27 @@ def test_every_spelling_of_a_norm_is_known_everywhere(norm: Norm) -> None:
         assert {one.norm for one in suite_attacks("quick", spelling)} == {norm}
 
 
-@pytest.mark.parametrize("name", ["l3", 3, -1, "-inf", math.nan, True, None, [2], "norm", b"l2", 1.5, "l"])
+@pytest.mark.parametrize(
+    "name", ["l3", 3, -1, "-inf", math.nan, True, None, [2], "norm", b"l2", 1.5, "l", "l02", "02", "+2"]
+)
 def test_what_is_no_norm_is_told(name: Any) -> None:
     with pytest.raises(AbsynthError, match=r"There is no norm .*choose one of l2, l1, linf, l0"):
         parse_norm(name)
+
+
+def test_what_is_masked_is_not_taken_for_a_value() -> None:
+    hidden = np.zeros((2, 1, 3, 3), dtype=bool)
+    assert torch.equal(
+        take_images(np.ma.masked_array(hidden.astype(float), hidden)).seen, torch.zeros(2, 1, 3, 3)
+    )
+    hidden[1, 0, 2, 2] = True
+    images = np.ma.masked_array(np.zeros((2, 1, 3, 3)), hidden)
+    for some in (images, list(images)):
+        with pytest.raises(AbsynthError, match=r"Some of the images are masked.*images.filled"):
+            take_images(some)
+    for labels in (np.ma.masked_array([0, 1], [False, True]), [0, np.ma.masked]):
+        with pytest.raises(AbsynthError, match="Some of the labels are masked"):
+            take_labels(labels, 2)
 
 
 def proven(images: Any, labels: Tensor, norm: Norm, exact: bool = False) -> Certificate:

@@ -15,6 +15,7 @@ from absynth.attacks.batch import Counts, Mask, Scalars
 from absynth.attacks.door import Opened, opened
 from absynth.attacks.target import Target, misclassified, private_randomness
 from absynth.errors import AbsynthError
+from absynth.inputs import whole_number
 from absynth.models.asked import frozen
 from absynth.norms import Norm, distance
 from absynth.shapes import Images, Labels
@@ -110,7 +111,7 @@ class Attack(ABC):
         """
         return True
 
-    def __call__(self, model: Any, images: Any, labels: Any, seed: int = 0) -> AttackResult:
+    def __call__(self, model: Any, images: Any, labels: Any, seed: Any = 0) -> AttackResult:
         """Attacks a batch of images.
 
         Args:
@@ -125,6 +126,7 @@ class Attack(ABC):
                 class of the model, the model's answer is not one row of logits an image, or the attack does
                 not apply to the model.
         """
+        seed = whole_number(seed, "seed", least=0)
         with opened(model, images, labels, seed) as door:
             if not (self.applies_to(door.model) and self.fits(door.images.shape[1:], door.classes)):
                 raise AbsynthError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,6 +19,7 @@ from absynth.attacks.averaged import DRAWS, Averaged
 from absynth.attacks.probabilities import with_logarithms
 from absynth.attacks.target import private_randomness
 from absynth.errors import AbsynthError, first_line
+from absynth.inputs import whole_number
 from absynth.models.asked import find_asked, frozen
 from absynth.models.confidence import are_probabilities
 from absynth.norms import Norm
@@ -79,8 +81,8 @@ def check_model(
     *,
     name: str = "The model",
     allow_random: bool = False,
-    draws: int = DRAWS,
-    seed: int = 0,
+    draws: Any = DRAWS,
+    seed: Any = 0,
 ) -> Checked:
     """Sees whether a model can be attacked, and how its figures are to be read.
 
@@ -96,8 +98,7 @@ def check_model(
         AbsynthError: If an attack's figures would be wrong: for an answer that is not a row of at least two
             finite logits an image, that depends on the batch, or that is random without leave.
     """
-    if draws < 1:
-        raise AbsynthError(f"The number of draws is {draws}; it must be at least 1.")
+    draws = whole_number(draws, "number of draws")
     images, asked = images[:LOOKED_AT].detach(), find_asked(model)
     remarks = [] if asked is None else [remark.replace("The model", name, 1) for remark in asked.remarks]
     with frozen(model), private_randomness(seed, images.device):

@@ -11,7 +11,6 @@ from absynth.attacks.averaged import Averaged
 from absynth.attacks.base import AttackResult
 from absynth.attacks.batch import choose, keep_closer
 from absynth.attacks.target import Target, private_randomness
-from absynth.errors import AbsynthError
 from absynth.models.asked import frozen
 from absynth.norms import Norm, distance
 from absynth.shapes import Images, Labels
@@ -21,16 +20,6 @@ EIGHT_BITS = 255
 
 PUSHES = (1.0, 1.01, 1.02, 1.05, 1.1, 1.2, 1.4, 1.7, 2.0, 3.0)
 """How far along its perturbation an adversarial is moved before it is rounded, in turn."""
-
-
-def check_grid(grid: int) -> None:
-    """Sees that there is such a grid.
-
-    Raises:
-        AbsynthError: If it has no steps.
-    """
-    if grid < 1:
-        raise AbsynthError(f"The grid has {grid} steps; it must have at least 1: 255 is that of 8 bits.")
 
 
 def candidates(images: Images, adversarials: Images, grid: int) -> Iterator[Images]:

@@ -15,14 +15,15 @@ from absynth.attacks.batch import Mask, choose
 from absynth.attacks.catalog import BUILDERS, SUITES
 from absynth.attacks.checks import check_model, remark_on_masking
 from absynth.attacks.door import opened
-from absynth.attacks.grid import check_grid, put_on_grid
+from absynth.attacks.grid import put_on_grid
 from absynth.errors import AbsynthError, first_line
+from absynth.inputs import whole_number
 from absynth.norms import parse_norm
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels
 
 
-def suite_attacks(suite: str, norm: Any) -> tuple[Attack, ...]:
+def suite_attacks(suite: Any, norm: Any) -> tuple[Attack, ...]:
     """The attacks of a suite for a norm, each with a name of its own.
 
     "quick" takes at most about 40 backward passes for a gradient attack, 300 queries for Boundary, 400 for
@@ -46,7 +47,7 @@ def suite_attacks(suite: str, norm: Any) -> tuple[Attack, ...]:
     """
     chosen = parse_norm(norm)
     for known in SUITES:
-        if known == suite.strip().lower():
+        if isinstance(suite, str) and known == suite.strip().lower():
             attacks = BUILDERS[known](chosen)
             if not attacks:
                 raise AbsynthError(f"The suite '{known}' has no attacks for {chosen}; choose another norm.")
@@ -54,7 +55,7 @@ def suite_attacks(suite: str, norm: Any) -> tuple[Attack, ...]:
     raise AbsynthError(f"There is no suite '{suite}'; choose one of {', '.join(SUITES)}.")
 
 
-def find_attack(name: str, norm: Any, suite: str = "strong") -> Attack:
+def find_attack(name: Any, norm: Any, suite: Any = "strong") -> Attack:
     """The attack of a suite that is called ``name``.
 
     Raises:
@@ -65,7 +66,7 @@ def find_attack(name: str, norm: Any, suite: str = "strong") -> Attack:
     """
     attacks = suite_attacks(suite, norm)
     for candidate in attacks:
-        if candidate.name == name.strip().lower():
+        if isinstance(name, str) and candidate.name == name.strip().lower():
             return candidate
     names = ", ".join(candidate.name for candidate in attacks)
     raise AbsynthError(f"There is no attack '{name}' for {parse_norm(norm)}; choose one of {names}.")
@@ -76,14 +77,14 @@ def attack(
     images: Any,
     labels: Any,
     norm: Any = "l2",
-    suite: str = "strong",
+    suite: Any = "strong",
     *,
-    seed: int = 0,
-    batch_size: int = 100,
+    seed: Any = 0,
+    batch_size: Any = 100,
     progress: Progress | None = None,
     allow_random: bool = False,
-    draws: int = DRAWS,
-    grid: int | None = None,
+    draws: Any = DRAWS,
+    grid: Any = None,
 ) -> AttackResult:
     """Attacks a model with a whole suite and keeps the closest verified adversarial of each image.
 
@@ -125,10 +126,10 @@ def attack(
     (tensor([True]), tensor([0.1300], dtype=torch.float64))
     """
     chosen, every = parse_norm(norm), suite_attacks(suite, norm)
-    if batch_size < 1:
-        raise AbsynthError(f"The batch size is {batch_size}; it must be at least 1.")
+    batch_size, draws = whole_number(batch_size, "batch size"), whole_number(draws, "number of draws")
+    seed = whole_number(seed, "seed", least=0)
     if grid is not None:
-        check_grid(grid)
+        grid = whole_number(grid, "number of steps of the grid (255 for 8 bits)")
     with opened(model, images, labels, seed) as door:
         applying = [single for single in every if single.applies_to(door.model)]
         attacks = [single for single in applying if single.fits(door.images.shape[1:], door.classes)]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from absynth.attacks.averaged import FRESH, Averaged
 from absynth.attacks.batch import Counts, Mask, Scalars
+from absynth.inputs import whole_number
 from absynth.models.asked import find_asked
 from absynth.shapes import Images, Labels, Logits
 
@@ -202,7 +203,7 @@ def temper(logits: Logits) -> Logits:
 
 
 @contextmanager
-def private_randomness(seed: int, device: torch.device) -> Iterator[None]:
+def private_randomness(seed: Any, device: torch.device) -> Iterator[None]:
     """Seeds the global generators inside the block; afterwards they are as before.
 
     Foolbox draws from those of torch and numpy and from no other; a user's model may draw from Python's own.
@@ -210,16 +211,20 @@ def private_randomness(seed: int, device: torch.device) -> Iterator[None]:
     Args:
         seed: Seed of all three, at least 0.
         device: Where the images are.
+
+    Raises:
+        AbsynthError: If the seed is no such number.
     """
     import numpy as np
 
+    seed = whole_number(seed, "seed", least=0)
     state: Any = np.random.get_state()
     own = random.getstate()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)
-        random.seed(seed)
         try:
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
             yield
         finally:
             np.random.set_state(state)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -16,7 +20,7 @@ from absynth.attacks.base import Attack, verify
 from absynth.attacks.batch import size
 from absynth.attacks.catalog import BUILDERS
 from absynth.attacks.projections import project, steepest
-from absynth.attacks.target import Target, temper
+from absynth.attacks.target import Target, private_randomness, temper
 from absynth.errors import AbsynthError
 from absynth.norms import NORMS, Norm
 from absynth.progress import Progress
@@ -160,12 +164,49 @@ def test_batches_are_put_together_in_order() -> None:
         ({"norm": "l3"}, "no norm 'l3'"),
         ({"suite": "weak"}, "no suite 'weak'"),
         ({"suite": "paper", "norm": "l1"}, "no attacks for l1"),
-        ({"batch_size": 0}, "at least 1"),
+        ({"suite": None}, "no suite 'None'"),
+        ({"suite": ["ddn"]}, "no suite"),
+        ({"batch_size": 0}, "batch size is 0; it must be at least 1"),
+        ({"batch_size": 2.0}, "batch size is 2.0, a float"),
+        ({"seed": -1}, "seed is -1; it must be at least 0"),
+        ({"seed": 2**64}, "seed is 18446744073709551616; it must be at most"),
+        ({"seed": 1.5}, "seed is 1.5, a float; give a whole number"),
+        ({"seed": None}, "seed is None"),
+        ({"seed": "a"}, "seed is 'a', a str"),
+        ({"draws": 2.5}, "number of draws is 2.5"),
+        ({"grid": "a"}, "grid .255 for 8 bits. is 'a'"),
+        ({"grid": True}, "is True, a bool"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, object], sentence: str) -> None:
     with pytest.raises(AbsynthError, match=sentence):
         attack(make_model(), torch.rand(1, 1, SIDE, SIDE), torch.tensor([0]), **arguments)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, torch.tensor])
+def test_whole_numbers_of_any_type_are_seeds(kind: Callable[[int], Any]) -> None:
+    model, images = make_model(), torch.rand(2, 1, SIDE, SIDE)
+    labels = model(images).argmax(dim=1)
+    state, own = np.random.get_state(), random.getstate()
+    expected = attack(model, images, labels, suite="quick", seed=3, grid=255)
+    found = attack(model, images, labels, suite="quick", seed=kind(3), grid=kind(255), batch_size=kind(100))
+    assert torch.equal(found.adversarials, expected.adversarials)
+    single = find_attack("gaussian-noise", "l2", "quick")
+    assert torch.equal(
+        single(model, images, labels, kind(3)).queries, single(model, images, labels, 3).queries
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), state, strict=True))
+    assert random.getstate() == own
+
+
+@pytest.mark.parametrize("seed", [None, 1.5, "a", -1])
+def test_a_seed_that_is_none_leaves_the_generators_alone(seed: Any) -> None:
+    before = np.random.get_state()[1].copy(), random.getstate(), torch.get_rng_state()
+    with pytest.raises(AbsynthError, match="The seed is"), private_randomness(seed, torch.device("cpu")):
+        pass
+    assert np.array_equal(np.random.get_state()[1], before[0])
+    assert random.getstate() == before[1]
+    assert torch.equal(torch.get_rng_state(), before[2])
 
 
 def test_an_unknown_attack() -> None:
