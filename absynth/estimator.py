@@ -203,7 +203,7 @@ class ABSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"scale them down to {LARGEST_SIDE} or less."
             )
         seed = _draw(self.random_state, 2**31 - len(self.classes_))
-        with standard(gradients=True):
+        with standard(gradients=True, device=torch.device("cpu")), torch.random.fork_rng(devices=[]):
             self.model_ = self._train(self._images(rows), torch.from_numpy(codes.astype(np.int64)), seed)
         return self
 
@@ -254,7 +254,7 @@ class ABSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         codes = torch.from_numpy(np.searchsorted(self.classes_, labels).astype(np.int64))
         proven = certify(self.model_, images, codes, chosen).radius.numpy()
         radius = _Canvas(self.image_shape_).radius_of_picture(proven, chosen)
-        low, high = self.value_range
+        low, high = self._limits()
         return radius if chosen == "l0" else radius * (high - low) * STRICTLY
 
     def _train(self, images: Images, labels: Labels, seed: int) -> PretrainedModel:
@@ -299,15 +299,33 @@ class ABSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         return vaes
 
+    def _limits(self) -> tuple[float, float]:
+        """The values of black and white.
+
+        Raises:
+            AbsynthError: If ``value_range`` is not two finite numbers, the first the smaller.
+        """
+        try:
+            if isinstance(self.value_range, str):
+                raise TypeError
+            low, high = map(float, self.value_range)
+        except (TypeError, ValueError):
+            low = high = math.nan
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise AbsynthError(
+                f"The value_range is {self.value_range!r}; give the values of black and white, as (0, 255)."
+            )
+        if not low < high:
+            raise AbsynthError(f"The value_range {self.value_range} is empty; give black before white.")
+        return low, high
+
     def _images(self, rows: np.ndarray) -> Images:
         """Checked rows of pixels as what the model takes.
 
         Raises:
             AbsynthError: If a pixel is outside the range.
         """
-        low, high = self.value_range
-        if not low < high:
-            raise AbsynthError(f"The value_range {self.value_range} is empty; give black before white.")
+        low, high = self._limits()
         darkest, lightest = float(rows.min()), float(rows.max())
         if offender(darkest, lightest, bottom=low, top=high) is not None:
             raise AbsynthError(

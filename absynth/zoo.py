@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,18 @@ def model_names() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in WEIGHTS.glob(f"*/{CONFIG_NAME}")))
 
 
-def model_folder(name_or_folder: str | Path) -> Path:
+def model_folder(name_or_folder: Any) -> Path:
     """Where a model is stored; one on the Hugging Face Hub is downloaded, unless it was before.
 
     Raises:
         AbsynthError: If it is neither a name of the zoo nor a folder, nor a model on the Hub; at once if it
             is a file.
     """
+    if not isinstance(name_or_folder, str | os.PathLike):
+        raise AbsynthError(
+            f"The name of the model is {name_or_folder!r}, a {type(name_or_folder).__name__}; name one of "
+            f"{', '.join(model_names())}, or a folder written by save_pretrained."
+        )
     if str(name_or_folder) in model_names():
         return WEIGHTS / str(name_or_folder)
     folder = Path(name_or_folder)
@@ -74,7 +80,7 @@ def model_folder(name_or_folder: str | Path) -> Path:
 
 
 def load(
-    name_or_folder: str | Path, settings: str | None = None, device: str | torch.device = "cpu"
+    name_or_folder: Any, settings: str | None = None, device: str | torch.device = "cpu"
 ) -> PretrainedModel:
     """A pretrained model, in evaluation mode.
 

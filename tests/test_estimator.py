@@ -215,6 +215,10 @@ def test_a_classifier_is_pickled_and_its_model_saved(
         ({"codebook_size": 0}, (8, 64), "size of at least 1"),
         ({"latents": 0}, (8, 64), "size of at least 1"),
         ({"epochs": 0}, (8, 64), "at least 1 epoch"),
+        ({"value_range": "auto"}, (8, 64), r"value_range is 'auto'; give the values of black and white"),
+        ({"value_range": None}, (8, 64), "value_range is None"),
+        ({"value_range": (0, 1, 2)}, (8, 64), "give the values of black and white"),
+        ({"value_range": (0, float("inf"))}, (8, 64), "give the values of black and white"),
         ({"value_range": (1, 1)}, (8, 64), "is empty; give black before white"),
         ({"value_range": (0, 0.5)}, (8, 64), r"go from 0 to 1, their range is \(0, 0\.5\)"),
         ({}, (8, 65, 65), "have 65 rows and 65 columns; scale them down to 64"),
@@ -227,7 +231,7 @@ def test_mistakes_are_told(
     images = np.zeros(pixels)
     images[0] = 1
     with pytest.raises(AbsynthError, match=message):
-        make(**parameters).fit(images, [0, 1] * 4)
+        make().set_params(**parameters).fit(images, [0, 1] * 4)
 
 
 def test_mistakes_after_the_training_are_told(
@@ -293,3 +297,15 @@ def test_tensors_and_what_a_program_has_set_change_nothing(
             assert np.array_equal(found.certify(*tensors, norm=2), radius)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_a_fit_leaves_the_generator_of_torch_and_takes_no_default_device(
+    make: Make, digits: tuple[np.ndarray, np.ndarray]
+) -> None:
+    x, y = digits[0][:60], digits[1][:60]
+    expected = make(least_steps=10).fit(x, y).predict_proba(x)
+    before = torch.get_rng_state()
+    with torch.device("meta"):
+        found = make(least_steps=10).fit(x, y).predict_proba(x)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert np.array_equal(found, expected)

@@ -174,3 +174,19 @@ def test_a_file_where_a_model_is_wanted_is_told_without_the_network(
         (tmp_path / "runs" / file).write_bytes(b"")
     with pytest.raises(AbsynthError, match=sentence):
         absynth.load(name)
+
+
+@pytest.mark.parametrize("name", ["cnn", "codebook-abs", "abs"])
+@pytest.mark.usefixtures("_each_codebook_decoded_once")
+def test_loading_leaves_the_generator_and_takes_no_default_device(name: str) -> None:
+    before = torch.get_rng_state()
+    with torch.device("meta"):
+        model = load(name)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert {one.device.type for one in model.state_dict().values()} == {"cpu"}
+
+
+@pytest.mark.parametrize("name", [None, 3, ["cnn"]])
+def test_what_is_no_name_is_told(name: object) -> None:
+    with pytest.raises(AbsynthError, match=r"The name of the model is .*; name one of abs"):
+        load(name)

@@ -19,6 +19,7 @@ from absynth.surroundings import standard
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
+CPU = torch.device("cpu")
 
 _TYPES: dict[str, type[PretrainedModel]] = {}
 _Model = TypeVar("_Model", bound="type[PretrainedModel]")
@@ -233,8 +234,9 @@ def load_folder(folder: Path, changes: dict[str, Any] | None = None) -> Pretrain
     Raises:
         AbsynthError: If something is missing, damaged or does not fit.
     """
-    # in standard surroundings, so that the program's default type does not become the model's
-    with standard():
+    # in standard surroundings, so that the program's default type and device do not become the model's; what
+    # is drawn for weights that are then replaced is drawn from a copy of the program's generator
+    with standard(device=CPU), torch.random.fork_rng(devices=[]):
         return _load_folder(folder, read_config(folder) | (changes or {}))
 
 
