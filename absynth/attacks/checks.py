@@ -20,7 +20,7 @@ from absynth.attacks.probabilities import with_logarithms
 from absynth.attacks.target import private_randomness
 from absynth.errors import AbsynthError, first_line
 from absynth.inputs import whole_number
-from absynth.models.asked import find_asked, frozen
+from absynth.models.asked import Asked, find_asked, frozen
 from absynth.models.confidence import are_probabilities
 from absynth.norms import Norm
 from absynth.shapes import Images, Logits
@@ -107,6 +107,7 @@ def check_model(
             logits = _checked_logits(model(given), images, name)
             if not torch.equal(given, images):
                 remarks.append(f"{name} changes its images in place; it was given copies.")
+                model = Asked(model, images.dtype if asked is None else asked.own, copies=True).eval()
             scale = _scale(logits)
             again = [model(images.clone()) for _ in range(REPETITIONS)]
             random = any(_differ(logits, other, scale) for other in again)

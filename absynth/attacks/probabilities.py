@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from absynth.models.asked import Asked
 from absynth.shapes import Images, Logits
 
 AGREEMENT = 1e-3
-"""How far the probabilities in double precision may be from the model's own."""
+"""How far the probabilities in double precision, or those of a softmax, may be from the model's own."""
 
 SOFTMAX: tuple[Callable[..., Any], ...] = (
     torch.softmax,
@@ -27,9 +28,10 @@ class LogProbabilities(nn.Module):
     """The logarithms of a model's probabilities: its logits again, but for a constant of each image.
 
     A softmax over wide logits rounds to 1 and 0, and its gradient to 0, which hides an attack's way. Where a
-    softmax is the last thing that the model does, what went into it is taken. Otherwise the probabilities are
-    computed in double precision, which leaves something to take the logarithm of, down to 1e-308. The
-    decision is the model's own.
+    softmax is the last thing that the model does, what went into it is taken, also where the answer is then
+    put into another type, or clipped away from 0 and 1. Otherwise the probabilities are computed in double
+    precision, which leaves something to take the logarithm of, down to 1e-308. The decision is the model's
+    own.
 
     Args:
         model: From images to probabilities.
@@ -56,7 +58,7 @@ class LogProbabilities(nn.Module):
 
 
 def ask(model: nn.Module, images: Images) -> tuple[Tensor, Logits | None]:
-    """A model's answer, and its logarithm if the answer is what a softmax has made.
+    """A model's answer, and its logarithm if it is what a softmax has made, up to rounding and clipping.
 
     Args:
         model: From images to probabilities.
@@ -64,10 +66,17 @@ def ask(model: nn.Module, images: Images) -> tuple[Tensor, Logits | None]:
     """
     with _Softmaxes() as made:
         answer = model(images)
-    for probabilities, logits in made.pairs:
-        if probabilities is answer and logits.shape == answer.shape:
-            return answer, logits.log_softmax(dim=1)
+    alike = [pair for pair in made.pairs if pair[1].shape == answer.shape]
+    for probabilities, logits in alike:
+        # of several, as in a mean over networks, none stands for the answer
+        if probabilities is answer or (len(alike) == 1 and _close(probabilities, answer)):
+            return answer, logits.to(answer.dtype).log_softmax(dim=1)
     return answer, None
+
+
+@torch.no_grad()
+def _close(first: Tensor, second: Tensor) -> bool:
+    return bool((first - second).abs().amax() < AGREEMENT)
 
 
 class _Softmaxes(TorchFunctionMode):
@@ -104,9 +113,12 @@ def with_logarithms(model: nn.Module, images: Images) -> LogProbabilities:
     if logits is None:
         try:
             precise = copy.deepcopy(model).double()
+            for part in precise.modules():
+                if isinstance(part, Asked):
+                    part.own = torch.float64
             answers = precise(images.double())
         except Exception:  # whatever a user's code may raise for a type that it was not written for
             return LogProbabilities(model, None).eval()
-        if answers.dtype != torch.float64 or not (answers - own).abs().amax() < AGREEMENT:
+        if answers.dtype != torch.float64 or not _close(answers, own):
             precise = None
     return LogProbabilities(model, precise).eval()

@@ -82,7 +82,8 @@ class Target(nn.Module):
         They are whatever the model answers; an attack begins by checking their shape.
         """
         self.count()
-        return connect(self.model(images), images)
+        # a view, so that a model that asks for a gradient in what it is given does not ask for one in ours
+        return connect(self.model(images.view_as(images)), images)
 
     def seen(self, images: Images) -> Images:
         """The images as the model sees them: rounded, where it takes a coarser type than they have."""

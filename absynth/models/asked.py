@@ -180,15 +180,15 @@ def serve(model: nn.Module, images: Any) -> Served:
 def read_logits(answer: Any, count: int) -> Tensor:
     """The logits in what a model answered.
 
-    That is the answer itself, what it calls ``logits``, the first of a tuple or list, or the only entry of a
-    dictionary.
+    That is the answer itself, what it calls ``logits``, the first of a tuple or list unless another entry
+    could be meant as well, or the only entry of a dictionary.
 
     Args:
         answer: A tensor, an array, a tuple, a list, a dictionary, or an object with ``logits``.
         count: How many images it answers.
 
     Raises:
-        AbsynthError: If there is no tensor of the shape (count, classes) in these places.
+        AbsynthError: If there is no tensor of the shape (count, classes) in these places, or several are.
 
     >>> read_logits((torch.zeros(2, 10), "features"), 2).shape
     torch.Size([2, 10])
@@ -199,6 +199,12 @@ def read_logits(answer: Any, count: int) -> Tensor:
     elif not isinstance(answer, Tensor | np.ndarray):
         found = getattr(answer, "logits", None)
         if found is None and isinstance(answer, tuple | list) and answer:
+            alike = sum(_like_logits(one, count) for one in answer)
+            if alike > 1:
+                raise AbsynthError(
+                    f"The model answers with a {type(answer).__name__} of which {alike} entries could be the "
+                    "logits; give a function that returns the right one, as lambda images: model(images)[0]."
+                )
             found = answer[0]
     if isinstance(found, np.ndarray) and found.dtype.kind == "f":
         found = torch.from_numpy(np.array(found, dtype=found.dtype.newbyteorder("=")))
@@ -259,6 +265,13 @@ def frozen(model: nn.Module) -> Iterator[None]:
             module.training = training
         for parameter, required in parameters:
             parameter.requires_grad_(required)
+
+
+def _like_logits(entry: Any, count: int) -> bool:
+    """Whether a part of an answer has the type and shape of logits."""
+    array = isinstance(entry, np.ndarray) and entry.dtype.kind == "f"
+    tensor = isinstance(entry, Tensor) and entry.is_floating_point()
+    return (array or tensor) and entry.ndim == 2 and len(entry) == count and entry.shape[1] > 1
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:

@@ -168,14 +168,37 @@ def test_a_model_that_changes_its_images_leaves_the_callers_alone() -> None:
     assert torch.equal(images, IMAGES)
 
 
+def test_a_model_that_changes_larger_batches_in_place_gets_copies() -> None:
+    def scaled(net: nn.Module, x: Tensor) -> Tensor:
+        return net(x.mul_(0.9) if len(x) > 2 else 0.9 * x)
+
+    plain, labels = Around(lambda net, x: net(0.9 * x)), Around(healthy)(IMAGES).argmax(1)
+    expected = absynth.attack(plain, IMAGES, labels, norm="linf", suite="quick")
+    found = absynth.attack(Around(scaled), IMAGES, labels, norm="linf", suite="quick")
+    assert "The model changes its images in place; it was given copies." in found.remarks
+    assert torch.equal(found.distances, expected.distances)
+    assert torch.equal(found.adversarials, expected.adversarials)
+
+
+def by_hand(logits: Tensor) -> Tensor:
+    powers = (logits - logits.amax(1, keepdim=True)).exp()
+    return powers / powers.sum(1, keepdim=True)
+
+
+SOFT: dict[str, Callable[[Tensor], Tensor]] = {
+    "function": lambda logits: nn.functional.softmax(logits, dim=1),
+    "clipped": lambda logits: logits.softmax(1).clamp(1e-7, 1 - 1e-7),
+    "mean": lambda logits: (logits.softmax(1) + logits.softmax(1)) / 2,
+    "by hand": by_hand,
+}
+
+
 @pytest.mark.parametrize("factor", [1.0, 200.0, 1e5])
-@pytest.mark.parametrize("last", [True, False])
-def test_probabilities_are_attacked_by_their_logarithms(factor: float, last: bool) -> None:
-    if not last and factor > 200:
+@pytest.mark.parametrize("form", SOFT)
+def test_probabilities_are_attacked_by_their_logarithms(factor: float, form: str) -> None:
+    if form in ("by hand", "mean") and factor > 200:
         pytest.skip("beyond double precision")
-    plain, soft = Around(healthy), Around(lambda net, x: 1.0 * (factor * net(x)).softmax(1))
-    if last:
-        soft.wrapped = lambda net, x: nn.functional.softmax(factor * net(x), dim=1)
+    plain, soft = Around(healthy), Around(lambda net, x: SOFT[form](factor * net(x)))
     checked = check_model(soft, IMAGES)
     assert isinstance(checked.model, LogProbabilities)
     assert checked.remarks[0].startswith("The model answers with probabilities")
@@ -194,11 +217,42 @@ def test_probabilities_are_attacked_by_their_logarithms(factor: float, last: boo
 
 
 def test_probabilities_without_double_precision_are_attacked_by_their_own_logarithms() -> None:
-    model = Around(lambda net, x: 1.0 * net(x.float()).softmax(1))
+    model = Around(lambda net, x: by_hand(net(x.float())))
     checked = check_model(model, IMAGES)
     assert isinstance(checked.model, LogProbabilities)
     assert checked.model.precise is None
     assert torch.allclose(checked.model(IMAGES), model(IMAGES).log())
+
+
+@pytest.mark.parametrize("form", ["function", "by hand"])
+def test_probabilities_in_half_precision_do_not_flatter(form: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).half()
+    images = IMAGES.half().float()
+    labels = net(images.half()).argmax(1)
+
+    class Soft(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: Tensor) -> Tensor:
+            return SOFT[form](300 * self.net(x))
+
+    expected = absynth.attack(net, images, labels, norm="linf", suite="quick")
+    found = absynth.attack(Soft(), images, labels, norm="linf", suite="quick")
+    assert any("attacked were their logarithms" in remark for remark in found.remarks)
+    assert not any("gradient" in remark for remark in found.remarks)
+    assert (found.distances < 1.1 * expected.distances).all()
+
+
+@pytest.mark.parametrize("name", ["deepfool", "ddn"])
+def test_a_model_that_asks_for_a_gradient_in_its_images_is_attacked(name: str) -> None:
+    labels, attack = Around(healthy)(IMAGES).argmax(1), find_attack(name, "l2", "quick")
+    expected = attack(Around(healthy), IMAGES, labels)
+    found = attack(Around(lambda net, x: net(x.requires_grad_(True))), IMAGES, labels)
+    torch.testing.assert_close(found.distances, expected.distances)
+    assert not found.distances.requires_grad
 
 
 class Noisy(nn.Module):

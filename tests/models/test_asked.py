@@ -82,6 +82,8 @@ def test_logits_that_are_plain_to_see_are_found(form: str, network: nn.Module, i
     [
         (lambda logits: None, "with a NoneType whose logits are not plain to see"),
         (lambda logits: ("features", logits), "with a tuple whose logits"),
+        (lambda logits: (logits.repeat(1, 2), logits), "with a tuple of which 2 entries could be the logits"),
+        (lambda logits: [logits, None, logits.detach().numpy()], "with a list of which 2 entries"),
         (lambda logits: {"a": logits, "b": logits}, "with a dict whose logits"),
         (lambda logits: logits[:1], r"answers 2 images with the shape \(1, 3\)"),
         (lambda logits: logits.argmax(1), r"with the shape \(2,\)"),
