@@ -204,6 +204,42 @@ give (batch, channel, height, width), at least one image: images.permute(0, 3, 1
     )
 
 
+def check_type(images: Any, own: torch.dtype | None = None) -> None:
+    """Sees that what a model is called with is a tensor of the type that it computes in.
+
+    Args:
+        images: Whatever the caller gave.
+        own: The model's type; by default any floating one. Under autocast it may be another one too.
+
+    Raises:
+        AbsynthError: If it is not; the sentence says how to make one.
+
+    >>> check_type(torch.zeros(1, 1, 2, 2).double(), torch.float32)
+    Traceback (most recent call last):
+        ...
+    absynth.errors.AbsynthError: The images are float64 and the model computes in float32; give it \
+images.to(torch.float32).
+    """
+    if not isinstance(images, Tensor):
+        raise AbsynthError(
+            f"The images are a {type(images).__name__}; a model itself is called with a tensor of floats in "
+            "[0, 1], for an array torch.from_numpy(images).float()."
+        )
+    if images.dtype == own:
+        return
+    if not images.is_floating_point():
+        remedy = " / 255" if images.dtype == torch.uint8 else ""
+        raise AbsynthError(
+            f"The images are {_name(images.dtype)}; a model itself is called with floats in [0, 1]: give it "
+            f"images.float(){remedy}."
+        )
+    if own is not None and not torch.is_autocast_enabled(images.device.type):
+        raise AbsynthError(
+            f"The images are {_name(images.dtype)} and the model computes in {_name(own)}; give it "
+            f"images.to({own})."
+        )
+
+
 def is_channel_last(shape: tuple[int, ...]) -> bool:
     """Whether a shape of four axes can hardly be anything but (batch, height, width, channel).
 

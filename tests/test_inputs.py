@@ -16,7 +16,15 @@ import absynth
 from absynth.attacks import Attack, find_attack, suite_attacks
 from absynth.certify import Certificate, certify
 from absynth.errors import AbsynthError
-from absynth.inputs import ALLOWED, as_mask, check_layout, is_channel_last, take_images, take_labels
+from absynth.inputs import (
+    ALLOWED,
+    as_mask,
+    check_layout,
+    check_type,
+    is_channel_last,
+    take_images,
+    take_labels,
+)
 from absynth.models.prototypes import NearestNeighbour
 from absynth.norms import NORMS, Norm, distance, parse_norm
 
@@ -283,6 +291,25 @@ def test_what_is_masked_is_not_taken_for_a_value() -> None:
     for labels in (np.ma.masked_array([0, 1], [False, True]), [0, np.ma.masked]):
         with pytest.raises(AbsynthError, match="Some of the labels are masked"):
             take_labels(labels, 2)
+
+
+@pytest.mark.parametrize(
+    ("images", "sentence"),
+    [
+        (np.zeros((1, 1, 3, 3)), r"are a ndarray; .*torch.from_numpy\(images\).float\(\)"),
+        (torch.zeros(1, 1, 3, 3, dtype=torch.uint8), r"are uint8; .*images.float\(\) / 255"),
+        (torch.zeros(1, 1, 3, 3, dtype=torch.bool), r"are bool; .*images.float\(\)\."),
+        (torch.zeros(1, 1, 3, 3).half(), r"are float16 and the model computes in float32"),
+    ],
+)
+def test_what_a_model_itself_cannot_be_called_with_is_told(images: Any, sentence: str) -> None:
+    with pytest.raises(AbsynthError, match=sentence):
+        check_type(images, torch.float32)
+
+
+def test_another_floating_type_is_taken_under_autocast() -> None:
+    with torch.autocast("cpu"):
+        check_type(torch.zeros(1, 1, 3, 3).bfloat16(), torch.float32)
 
 
 def proven(images: Any, labels: Tensor, norm: Norm, exact: bool = False) -> Certificate:

@@ -186,6 +186,12 @@ def test_loading_leaves_the_generator_and_takes_no_default_device(name: str) -> 
     assert {one.device.type for one in model.state_dict().values()} == {"cpu"}
 
 
+def test_images_of_another_type_are_told(shipped: PretrainedModel) -> None:
+    for kind in (torch.float64, torch.float16):
+        with pytest.raises(AbsynthError, match=r"computes in float32; give it images.to\(torch.float32\)"):
+            shipped(torch.zeros(1, 1, 28, 28, dtype=kind))
+
+
 @pytest.mark.parametrize("name", [None, 3, ["cnn"]])
 def test_what_is_no_name_is_told(name: object) -> None:
     with pytest.raises(AbsynthError, match=r"The name of the model is .*; name one of abs"):

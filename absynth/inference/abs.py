@@ -20,7 +20,7 @@ from absynth.inference.latent import (
     gauss_newton_hessian,
     reconstruction_loss,
 )
-from absynth.inputs import take_images
+from absynth.inputs import check_type, take_images
 from absynth.memory import at_once, in_pieces
 from absynth.models.confidence import logits_to_probabilities, losses_to_logits
 from absynth.models.pretrained import PretrainedModel, register
@@ -129,6 +129,7 @@ class ABS(PretrainedModel):
 
     def forward(self, images: Images) -> Logits:
         """The logits, differentiable in the images (see ``SearchSettings.gradient``)."""
+        check_type(images, self.codebook.prototype_images.dtype)
         check_image_size(images, self.codebook.image_size)
         # In pieces here already, so that the reconstructions are dropped along the way.
         return in_pieces(lambda some: self._explain(some).logits, images, *self._piece())

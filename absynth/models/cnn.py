@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from absynth.data.domain import DIGITS, Size, check_classes, check_size
+from absynth.inputs import check_type
 from absynth.memory import in_pieces
 from absynth.models.front import Fronted
 from absynth.models.pretrained import PretrainedModel, register
@@ -52,8 +53,9 @@ class _Network(PretrainedModel):
         """The logits; outside training, of as many images at a time as the memory holds.
 
         Raises:
-            AbsynthError: If the images have another size.
+            AbsynthError: If the images have another size or type.
         """
+        check_type(images, next(self.parameters()).dtype)
         check_image_size(images, self.image_size)
         if self.training:
             logits: Tensor = self.layers(images)

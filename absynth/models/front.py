@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from absynth.errors import AbsynthError
+from absynth.inputs import check_type
 from absynth.models.pretrained import PretrainedModel, build, full_config, register
 from absynth.models.prototypes import PrototypeClassifier, Prototypes
 from absynth.shapes import Images, Logits
@@ -66,6 +67,7 @@ class Fronted(PretrainedModel):
 
     def forward(self, images: Images) -> Logits:
         """The logits of what the classifier sees."""
+        check_type(images)
         logits: Tensor = self.model(self.see(images))
         return logits
 

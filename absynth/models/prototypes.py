@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from absynth.errors import AbsynthError
-from absynth.inputs import check_layout, is_channel_last
+from absynth.inputs import check_layout, check_type, is_channel_last
 from absynth.memory import at_once
 from absynth.models.confidence import ALPHA, losses_to_logits
 from absynth.models.pretrained import PretrainedModel, register
@@ -134,6 +134,7 @@ class PrototypeClassifier(PretrainedModel):
         return Prototypes(self.prototype_images, self.prototype_offsets)
 
     def _flatten(self, images: Tensor) -> Float[Tensor, "batch pixel"]:
+        check_type(images, self.prototype_images.dtype)
         pixels = self.prototype_images.shape[-1]
         if images.ndim == 4 and is_channel_last(tuple(images.shape)):
             check_layout(tuple(images.shape))
