@@ -154,6 +154,10 @@ def as_tensor(values: Any, name: str) -> Tensor:
     if isinstance(values, Tensor):
         if values.layout != torch.strided:
             raise AbsynthError(f"The {name} are a sparse tensor; give {name}.to_dense().")
+        if values.is_meta:
+            raise AbsynthError(
+                f"The {name} are on the device 'meta', where tensors have no values; give others."
+            )
         # what was made in inference mode can be copied, but not be part of a graph
         return values.detach().clone() if values.is_inference() else values.detach()
     try:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import absynth
-from absynth.attacks import Attack, find_attack, suite_attacks
+from absynth.attacks import Attack, attack, find_attack, suite_attacks
 from absynth.certify import Certificate, certify
 from absynth.errors import AbsynthError
 from absynth.inputs import (
@@ -305,6 +305,16 @@ def test_what_is_masked_is_not_taken_for_a_value() -> None:
 def test_what_a_model_itself_cannot_be_called_with_is_told(images: Any, sentence: str) -> None:
     with pytest.raises(AbsynthError, match=sentence):
         check_type(images, torch.float32)
+
+
+def test_tensors_without_values_are_told() -> None:
+    with pytest.raises(AbsynthError, match="images are on the device 'meta'"):
+        attack(prototypes(), torch.zeros(1, 1, SIDE, SIDE, device="meta"), [0])
+    with pytest.raises(AbsynthError, match="labels are on the device 'meta'"):
+        attack(prototypes(), torch.zeros(1, 1, SIDE, SIDE), torch.zeros(1, dtype=torch.int64, device="meta"))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 3, device="meta"))
+    with pytest.raises(AbsynthError, match="model is on the device 'meta'"):
+        attack(network, torch.zeros(1, 1, SIDE, SIDE), [0])
 
 
 def test_another_floating_type_is_taken_under_autocast() -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from absynth.errors import AbsynthError, first_line
 from absynth.inputs import Given, take_images
+from absynth.models.pretrained import PretrainedModel
 from absynth.shapes import Images
 
 LOOKED_AT = 2
@@ -24,6 +27,9 @@ SINGLE = (
     "The model answers with a single logit; it must answer with one for each of at least two classes: give a "
     "logit t as the two logits 0 and t."
 )
+KEPT = 2**16
+"""The largest buffer that is put back, in numbers: statistics are smaller, and copies of prototypes cost."""
+
 IN_PLACE = "The model changes the images that it is given in place; it is given copies."
 
 ARRAYS = "Can't call numpy() on Tensor that requires grad"
@@ -111,9 +117,13 @@ def as_module(model: Any) -> nn.Module:
     """A model as a module.
 
     Raises:
-        AbsynthError: If it cannot be called.
+        AbsynthError: If it cannot be called, or its tensors have no values.
     """
     if isinstance(model, nn.Module):
+        if any(one.is_meta for one in _tensors(model)):
+            raise AbsynthError(
+                "The model is on the device 'meta', where tensors have no values; load it on a CPU or GPU."
+            )
         # tensors that were made in inference mode can be copied, but not be part of a graph
         return deepcopy(model) if any(one.is_inference() for one in _tensors(model)) else model
     if callable(model) and not isinstance(model, type):
@@ -248,12 +258,15 @@ def answer(model: Any, images: Any) -> Tensor:
 def frozen(model: nn.Module) -> Iterator[None]:
     """Holds a model in evaluation mode with parameters that collect no gradient, then puts all back.
 
+    So are small buffers put back, which a model may change in spite of the mode: counters, running means.
+
     Args:
         model: The model to hold still.
     """
     # an exported or frozen graph has no modes
     modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
     parameters = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    buffers = _small_buffers(model)
     try:
         with suppress(NotImplementedError, AttributeError):
             model.eval()
@@ -265,6 +278,24 @@ def frozen(model: nn.Module) -> Iterator[None]:
             module.training = training
         for parameter, required in parameters:
             parameter.requires_grad_(required)
+        with torch.no_grad():
+            for module, name, buffer, values in buffers:
+                if getattr(module, name, None) is not buffer:
+                    setattr(module, name, buffer)
+                if not torch.equal(buffer, values):
+                    buffer.copy_(values)
+
+
+def _small_buffers(model: nn.Module) -> list[tuple[nn.Module, str, Tensor, Tensor]]:
+    """Each small buffer with its module, its name and a copy; our own models change none of theirs."""
+    return [
+        (module, name, buffer, buffer.detach().clone())
+        for module in model.modules()
+        if not isinstance(module, PretrainedModel)
+        for name, buffer in module.named_buffers(recurse=False)
+        if buffer.numel() <= KEPT and buffer.layout == torch.strided
+        if not (buffer.is_meta or buffer.is_quantized or buffer.is_inference())
+    ]
 
 
 def _like_logits(entry: Any, count: int) -> bool:
@@ -279,11 +310,19 @@ def _tensors(model: nn.Module) -> list[Tensor]:
 
 
 def _networks(function: Callable[..., Any]) -> list[nn.Module]:
-    """The modules that a function is a method of, or that its code names."""
-    found = [getattr(function, "__self__", None)]
-    with suppress(TypeError, ValueError):
-        names = inspect.getclosurevars(function)
-        found += [*names.nonlocals.values(), *names.globals.values()]
+    """The modules that a function is a method of, that its code names, or that hang on it or its object."""
+    if isinstance(function, partial):
+        found = [function.func, *function.args, *function.keywords.values()]
+        inner = [] if isinstance(function.func, nn.Module) else _networks(function.func)
+        return [*inner, *(one for one in found if isinstance(one, nn.Module))]
+    owner = getattr(function, "__self__", function)
+    found = [owner]
+    if not isinstance(owner, nn.Module | ModuleType):
+        found += getattr(owner, "__dict__", {}).values()
+    for code in (function, type(function).__call__):
+        with suppress(TypeError, ValueError):
+            names = inspect.getclosurevars(code)
+            found += [*names.nonlocals.values(), *names.globals.values()]
     return [one for one in found if isinstance(one, nn.Module)]
 
 

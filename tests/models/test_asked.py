@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections import namedtuple
 from types import SimpleNamespace
@@ -313,3 +314,66 @@ def test_a_plain_module_is_asked_as_it_is(network: nn.Module, images: Tensor) ->
     asked = as_module(network)
     assert asked is network and not isinstance(asked, Asked)
     assert read_logits(network(images), 4).shape == (4, 3)
+
+
+class Counting(nn.Module):
+    """A network that counts its calls, and lets its statistics run on whatever the mode."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.norm = network, nn.BatchNorm2d(1)
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("replaced", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        self.replaced = self.replaced + 1
+        self.norm.train()
+        self.norm(images)
+        return self.network(images)
+
+
+def test_what_a_model_changes_of_its_buffers_is_put_back(network: nn.Module, images: Tensor) -> None:
+    model = Counting(network).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    attack(model, images, network(images).argmax(1), suite="quick")
+    decide(model, images)
+    with pytest.raises(AbsynthError, match="batch"):
+        attack(lambda x: model(x) + model.norm(x).flatten(1)[:, :3], images, [0, 1, 2, 0], suite="quick")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not model.norm.training
+
+
+class Holding:
+    """No module, but one is an attribute of it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
+    def answer(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        Holding,
+        lambda network: Holding(network).answer,
+        lambda network: functools.partial(lambda held, x: held(x), network),
+        lambda network: functools.partial(lambda x, held: held(x), held=network),
+        functools.partial,
+        lambda network: functools.partial(Holding(network)),
+    ],
+)
+def test_networks_that_hang_on_a_callable_are_put_into_evaluation_mode(
+    form: Any, network: nn.Sequential, images: Tensor
+) -> None:
+    dropping = nn.Sequential(nn.Dropout(0.5), network).train()
+    labels = network(images).argmax(1)
+    expected = attack(network, images, labels, suite="quick")
+    found = attack(form(dropping), images, labels, suite="quick")
+    torch.testing.assert_close(found.distances, expected.distances)
+    assert dropping.training
