@@ -163,13 +163,14 @@ class Room:
         """A module of this room; None if there is none of that name."""
         if dotted in self.sources:
             return self.sources[dotted]
-        parent, _, _ = dotted.rpartition(".")
+        parent, _, own = dotted.rpartition(".")
         if parent:
             package = self.find(parent)
             search = None if package is None else package.folders
         else:
             search = tuple(itertools.chain(*self._look()))
-        spec = PathFinder.find_spec(dotted, search) if search else None
+        # by its last name alone: for a folder without __init__.py, a dotted one asks sys.modules for its parent
+        spec = PathFinder.find_spec(own, search) if search else None
         if spec is None:
             return None
         file = spec.origin or "" if spec.loader is not None else ""

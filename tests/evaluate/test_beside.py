@@ -56,6 +56,12 @@ def answer(path: Path) -> float:
         ("def make():\n    import helper as h\n    return Constant(h.VALUE)\n", "helper"),
         ("import models.net\ndef make():\n    return Constant(models.net.VALUE)\n", "models__net"),
         ("from models import net\ndef make():\n    return Constant(net.VALUE)\n", "models__net"),
+        ("from models.nets.net import VALUE\ndef make():\n    return Constant(VALUE)\n", "models__nets__net"),
+        (
+            "import models.nets.net\ndef make():\n    return Constant(models.nets.net.VALUE)\n",
+            "models__nets__net",
+        ),
+        ("from a.b.c import d\ndef make():\n    return Constant(d.VALUE)\n", "a__b__c__d"),
         ("import models.net as n\ndef make():\n    return Constant(n.VALUE)\n", "models__net"),
         (
             "import importlib\ndef make():\n    return Constant(importlib.import_module('helper').VALUE)\n",
@@ -106,6 +112,18 @@ def test_helpers_get_the_helpers_beside_them_and_packages_their_own_modules(tmp_
         )
         (tmp_path / name / "package" / "__init__.py").write_text("from package.one import VALUE\n")
     assert [answer(tmp_path / name / "my.py") for name in "ab"] == [21, 42]
+
+
+def test_relative_imports_climb_through_folders_without_init(tmp_path: Path) -> None:
+    for value, name in ((1, "a"), (2, "b")):
+        write(
+            tmp_path / name,
+            my=MODEL + "from package.sub.net import VALUE\ndef make():\n    return Constant(VALUE)\n",
+            package__sub__net="from ..cfg import VALUE\nfrom . import near\nVALUE += near.VALUE\n",
+            package__sub__near="VALUE = 10\n",
+            package__cfg=f"VALUE = {value}\n",
+        )
+    assert [answer(tmp_path / name / "my.py") for name in "abab"] == [11, 12, 11, 12]
 
 
 LAZY = """
