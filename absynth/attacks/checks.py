@@ -7,7 +7,7 @@ whose gradients are none looks more robust than it is. The checks follow those o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,12 +104,13 @@ def check_model(
     with frozen(model), private_randomness(seed, images.device):
         with torch.no_grad():
             given = images.clone()
-            logits = _checked_logits(model(given), images, name)
+            logits = _checked_logits(_ask(model, given, name), images, name)
             if not torch.equal(given, images):
                 remarks.append(f"{name} changes its images in place; it was given copies.")
                 model = Asked(model, images.dtype if asked is None else asked.own, copies=True).eval()
             scale = _scale(logits)
-            again = [model(images.clone()) for _ in range(REPETITIONS)]
+            classes = logits.shape[1]
+            again = [_ask_like(classes, model, images, name) for _ in range(REPETITIONS)]
             random = any(_differ(logits, other, scale) for other in again)
             if random and not allow_random:
                 raise AbsynthError(
@@ -132,6 +133,43 @@ def check_model(
     return Checked(model, random, tuple(remarks))
 
 
+def _ask(model: Callable[[Tensor], object], images: Images, name: str) -> object:
+    """What a model answers; it may change the images.
+
+    Raises:
+        AbsynthError: If it raises anything, or ends the program.
+    """
+    try:
+        return model(images)
+    except AbsynthError as error:
+        raise AbsynthError(str(error).replace("The model", name, 1)) from None
+    except (Exception, SystemExit) as error:  # whatever a user's code may raise
+        raise AbsynthError(
+            f"{name} raises {type(error).__name__} for images of shape {tuple(images.shape)}: "
+            f"{first_line(error)}; mend it so that it answers any images in [0, 1]."
+        ) from error
+
+
+def _ask_like(classes: int, model: nn.Module, images: Images, name: str) -> Logits:
+    """The logits for a copy of the images, of as many classes as the first ones."""
+    return _like(classes, _ask(model, images.clone(), name), images, name)
+
+
+def _like(classes: int, given: object, images: Images, name: str) -> Logits:
+    """An answer, if it is logits of as many classes as the first ones.
+
+    Raises:
+        AbsynthError: If it is not.
+    """
+    answer = _checked_logits(given, images, name)
+    if answer.shape[1] != classes:
+        raise AbsynthError(
+            f"{name} answers with {classes} classes and then with {answer.shape[1]}; it must answer "
+            "all images with the same classes."
+        )
+    return answer
+
+
 def _checked_logits(answer: object, images: Images, name: str) -> Logits:
     """The answer, if it is logits.
 
@@ -141,7 +179,7 @@ def _checked_logits(answer: object, images: Images, name: str) -> Logits:
     if not isinstance(answer, Tensor) or answer.ndim != 2 or len(answer) != len(images):
         given = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
         raise AbsynthError(
-            f"{name} answers {len(images)} images with {given}; it must answer with logits of shape "
+            f"{name} answers {_count(images)} with {given}; it must answer with logits of shape "
             f"({len(images)}, classes), at least two classes."
         )
     if answer.shape[1] < 2:
@@ -163,6 +201,10 @@ def _checked_logits(answer: object, images: Images, name: str) -> Logits:
             "takes numbers, of which those of wrong classes alone may be -inf."
         )
     return answer
+
+
+def _count(images: Images) -> str:
+    return "1 image" if len(images) == 1 else f"{len(images)} images"
 
 
 def _scale(logits: Logits) -> float:
@@ -188,11 +230,13 @@ def _check_batches(model: nn.Module, images: Images, logits: Logits, scale: floa
         "images, not of the batch."
     )
     try:
-        alone = torch.cat([model(images[row : row + 1].clone()) for row in range(min(ALONE, len(images)))])
-    except Exception as error:  # whatever a user's code may raise
+        answers = [model(images[row : row + 1].clone()) for row in range(min(ALONE, len(images)))]
+    except (Exception, SystemExit) as error:  # whatever a user's code may raise
         raise AbsynthError(f"{name} fails for an image alone ({first_line(error)}); {advice}") from None
-    turned = model(images.flip(0)).flip(0)
-    among_others = model(torch.cat([images, 1 - images]))[: len(images)]
+    classes = logits.shape[1]
+    alone = torch.cat([_like(classes, one, images[:1], name) for one in answers])
+    turned = _ask_like(classes, model, images.flip(0), name).flip(0)
+    among_others = _ask_like(classes, model, torch.cat([images, 1 - images]), name)[: len(images)]
     company = (_differ(logits, other, scale) for other in (turned, among_others))
     if _differ(logits[: len(alone)], alone, scale) or any(company):
         raise AbsynthError(f"The answer of {_in_a_sentence(name)} to an image depends on its batch; {advice}")
@@ -220,7 +264,7 @@ def _look_at_gradients(model: nn.Module, images: Images, name: str) -> list[str]
             best = logits.topk(2, dim=1).values
             gap = (best[:, 0] - best[:, 1]).sum()
             slopes = torch.autograd.grad(gap, inputs, materialize_grads=True)[0]
-    except Exception as error:  # whatever a user's code may raise
+    except (Exception, SystemExit) as error:  # whatever a user's code may raise
         return [f"{name} fails when asked for gradients ({first_line(error)}); {weak}."]
     flat, remarks = slopes.flatten(1), list[str]()
     broken = int((~flat.isfinite()).any(dim=1).sum())

@@ -177,7 +177,7 @@ class _Run:
     attacks: list[Attack]
     seed: int
     progress: Progress | None
-    failures: dict[str, tuple[int, Exception]] = field(default_factory=dict)
+    failures: dict[str, tuple[int, BaseException]] = field(default_factory=dict)
     found: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def batch(self, images: Images, labels: Labels, task: TaskID | None) -> AttackResult:
@@ -187,7 +187,7 @@ class _Run:
             AbsynthError: If every attack broke.
         """
         best: AttackResult | None = None
-        last: Exception | None = None
+        last: BaseException | None = None
         for single in self.attacks:
             if self.progress is not None and task is not None:
                 self.progress.update(task, note=single.name)
@@ -195,7 +195,10 @@ class _Run:
                 result = single.search(self.model, images, labels, seed=self.seed)
                 self.found.setdefault(single.name, []).append(result.distances.cpu())
                 best = result if best is None else closest(best, result)
-            except Exception as error:  # whatever a library's attack may raise on a model of its users
+            except (
+                Exception,
+                SystemExit,
+            ) as error:  # whatever a library's attack may raise on a model of its users
                 count, first = self.failures.get(single.name, (0, error))
                 self.failures[single.name] = (count + len(images), first)
                 last = error

@@ -28,6 +28,8 @@ class Job:
         arguments: The rest.
         finish: Takes what ``work`` returned and the seconds that it took; always runs in this process. It may
             return a job that follows.
+        refuse: Takes the sentence of an :class:`AbsynthError` that ``work`` raised, and the other jobs go on;
+            None where such a mistake would come up in every job.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Job:
     model: Any
     arguments: tuple[Any, ...]
     finish: Callable[[Any, float], Job | None]
+    refuse: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def attempt(work: Callable[..., Any], *arguments: Any) -> Outcome:
         value = work(*arguments)
     except AbsynthError as error:
         return Outcome(mistake=str(error))
-    except Exception:
+    except (Exception, SystemExit):  # a user's code may end the program, and is not to end the others
         return Outcome(failure=traceback.format_exc())
     return Outcome(value, time.perf_counter() - started)
 
@@ -88,7 +91,7 @@ class Engine(Protocol):
 def run_jobs(engine: Engine, jobs: Iterable[Job], progress: Progress, bar: TaskID | None) -> None:
     """Runs jobs and finishes each; one that fails does not keep the others from running.
 
-    A mistake of the user's ends everything at once, as it would come up in every job.
+    A mistake of the user's ends everything at once, unless the job says what else becomes of it.
 
     Args:
         engine: Where to run them.
@@ -98,7 +101,7 @@ def run_jobs(engine: Engine, jobs: Iterable[Job], progress: Progress, bar: TaskI
         bar: The task of the display to show it at; None where jobs have bars of their own.
 
     Raises:
-        AbsynthError: If a job raised one.
+        AbsynthError: If a job raised one that it does not take itself.
         FailedTasksError: After all others are done, if jobs raised anything else.
     """
     upcoming, following = iter(jobs), deque[Job]()
@@ -118,8 +121,10 @@ def run_jobs(engine: Engine, jobs: Iterable[Job], progress: Progress, bar: TaskI
         for job, outcome in ended:
             announce(job)
             if outcome.mistake is not None:
-                raise AbsynthError(outcome.mistake)
-            if outcome.failure is not None:
+                if job.refuse is None:
+                    raise AbsynthError(outcome.mistake)
+                job.refuse(outcome.mistake)
+            elif outcome.failure is not None:
                 failures.append((job.name, outcome.failure))
             elif (follower := job.finish(outcome.value, outcome.seconds)) is not None:
                 following.append(follower)

@@ -169,7 +169,7 @@ class Room:
             search = None if package is None else package.folders
         else:
             search = tuple(itertools.chain(*self._look()))
-        # by its last name alone: for a folder without __init__.py, a dotted one asks sys.modules for its parent
+        # by its last name alone, as a folder without __init__.py looks for the parent of a dotted one
         spec = PathFinder.find_spec(own, search) if search else None
         if spec is None:
             return None

@@ -144,18 +144,26 @@ def _read(path: Path) -> bytes:
 
 @contextmanager
 def _own_errors(name: str, path: Path) -> Iterator[None]:
-    """Tells what a user's code raised in one sentence, with the last line of the file that took part."""
+    """Tells what a user's code raised in one sentence, with the last line of the file that took part.
+
+    A program that ends itself there, as one that reads arguments may, raises something, too.
+    """
     try:
         yield
     except AbsynthError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(path)]
         if isinstance(error, SyntaxError) and error.filename == str(path):
             lines.append(error.lineno)
         place = f" in line {lines[-1]}" if lines else ""
         words = " ".join(str(error).split())
+        if isinstance(error, SystemExit):
+            raise AbsynthError(
+                f"{name} ended the program{place} (SystemExit: {words}); keep what reads arguments or exits "
+                "under if __name__ == '__main__', and run the same command again."
+            ) from None
         raise AbsynthError(
             f"{name} raised {type(error).__name__}{place}: {words}; mend it and run the same command again."
         ) from None
@@ -167,6 +175,6 @@ def _served(name: str, model: nn.Module, size: Size) -> nn.Module:
         with standard(gradients=True):
             return serve(model, torch.zeros(2, 1, *size, device="cpu")).model
     except AbsynthError as error:
-        if isinstance(error.__cause__, Exception):
+        if error.__cause__ is not None:
             raise error.__cause__ from None
         raise AbsynthError(str(error).replace("The model", name, 1)) from None

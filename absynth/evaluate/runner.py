@@ -101,7 +101,7 @@ class _Benchmark:
     hashes: dict[str, str] = field(default_factory=dict)
     accuracy: dict[str, float] = field(default_factory=dict)
     tasks: list[Task] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
+    remarks: list[tuple[str, str]] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
 
     def jobs(self, images: Tensor, labels: Tensor) -> Iterator[Job]:
@@ -117,11 +117,11 @@ class _Benchmark:
                 model = self.load_model(name)
                 candidate = check_candidate(name, model, identity(name, model), looked_at, preset)
             except AbsynthError as error:
-                self.refused[name] = str(error)
+                self._refuse(name, str(error))
                 continue
             model, weights = candidate.model, candidate.weights
             self.hashes[name] = weights
-            self.remarks += candidate.remarks
+            self.remarks += ((name, remark) for remark in candidate.remarks)
             if candidate.remarks:
                 store.put_json("checks", f"{weights[:24]}-{data[:24]}", {"remarks": candidate.remarks})
             tasks = plan(
@@ -135,13 +135,16 @@ class _Benchmark:
             file = f"{weights[:24]}-{data[:24]}-{preset.clean_images}-{preset.seed}"
             yield from self._clean_jobs(name, file, shared, images, labels, clean)
             for task in tasks:
+                if name in self.refused:
+                    break  # by what it answered to other images
                 if store.has(task):
                     self.progress.advance(self.bar)
                     continue
                 rows = torch.tensor(task.indices)
                 arguments = (task, images[rows], labels[rows], preset.suite)
                 note = f"{name}, {task.norm} {task.attack}"
-                yield Job(note, run_task, shared, arguments, partial(self._finish_task, task))
+                refuse = partial(self._refuse, name)
+                yield Job(note, run_task, shared, arguments, partial(self._finish_task, task), refuse)
 
     def _clean_jobs(
         self, name: str, file: str, shared: Any, images: Tensor, labels: Tensor, chosen: Tensor
@@ -162,7 +165,14 @@ class _Benchmark:
                 self.accuracy[name] = sum(counts) / len(chosen)
 
         for rows in batches:
-            yield Job(f"{name}, clean accuracy", count_right, shared, (images[rows], labels[rows]), finish)
+            if name in self.refused:
+                break
+            note, arguments = f"{name}, clean accuracy", (images[rows], labels[rows])
+            yield Job(note, count_right, shared, arguments, finish, partial(self._refuse, name))
+
+    def _refuse(self, name: str, sentence: str) -> None:
+        """Leaves a model out, whatever of it is done; the first sentence stands."""
+        self.refused.setdefault(name, sentence.replace("The model", name, 1))
 
     def _finish_task(self, task: Task, value: tuple[list[Record], Tensor], seconds: float) -> None:
         self.store.put(task, *value, seconds)
@@ -198,7 +208,8 @@ def run_benchmark(
     load = load_model or partial(load_classifier, size=dataset.domain.size)
     state = _Benchmark(preset, store, progress, engine or LocalEngine(), load, bar)
     run_jobs(state.engine, state.jobs(images, labels), progress, bar)
-    for _, tasks in groupby(state.tasks, lambda task: (task.model, task.norm)):
+    kept = [task for task in state.tasks if task.model not in state.refused]
+    for _, tasks in groupby(kept, lambda task: (task.model, task.norm)):
         keep_smallest(store, list(tasks))
     progress.update(bar, note="done")
     left = tuple(name for name in preset.models if name not in state.refused)
@@ -206,9 +217,9 @@ def run_benchmark(
         raise AbsynthError(" ".join(state.refused.values()))
     preset = replace(preset, models=left)
     accuracy = {name: state.accuracy[name] for name in preset.models}
-    seconds = {task.key: spent for task in state.tasks if (spent := store.seconds(task)) is not None}
-    records = store.records(state.tasks)
-    remarks = (*dataset.remarks, *state.remarks, *masking_remarks(records))
-    return BenchmarkResult(
-        preset, accuracy, state.hashes, state.tasks, records, seconds, remarks, state.refused
-    )
+    seconds = {task.key: spent for task in kept if (spent := store.seconds(task)) is not None}
+    hashes = {name: state.hashes[name] for name in preset.models}
+    records = store.records(kept)
+    told = (remark for name, remark in state.remarks if name not in state.refused)
+    remarks = (*dataset.remarks, *told, *masking_remarks(records))
+    return BenchmarkResult(preset, accuracy, hashes, kept, records, seconds, remarks, state.refused)

@@ -335,7 +335,7 @@ def _look(model: nn.Module, images: Tensor) -> tuple[Any, bool, bool]:
             version = given._version
             answer = model(given)
         gradients = not isinstance(answer, np.ndarray)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         given = images.clone()
         version = given._version
         with torch.no_grad():
@@ -353,7 +353,7 @@ def _call(model: nn.Module, images: Tensor) -> Any:
         return model(images)
     except AbsynthError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a user's code may end the program
         raise AbsynthError(
             f"The model raises {type(error).__name__} for images of shape {shape} in {kind}: "
             f"{first_line(error)}; give images as it takes them, or mend it."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable
 from itertools import count
 
@@ -108,6 +109,7 @@ def test_answers_at_random_are_refused_unless_they_are_allowed(wrapped: Wrapped)
         (lambda net, x: net(x) + torch.arange(len(x))[:, None] * torch.tensor([0.0, 1, 0]), "depends on its"),
         (lambda net, x: net(x)[:, :1], "answers with a single logit; .* the two logits 0 and t"),
         (lambda net, x: net(x)[:, 0], r"shape \(8,\); it must answer with logits of shape \(8, classes\)"),
+        (lambda net, x: net(x).squeeze(0), r"answers 1 image with shape \(3,\); .* shape \(1, classes\)"),
         (lambda net, x: net(x)[:4], r"answers 8 images with shape \(4, 3\)"),
         (lambda net, x: (x, net(x)), "answers 8 images with a tuple"),
         (lambda net, x: net(x).round().long(), "answers with torch.int64 values; logits are real numbers"),
@@ -121,6 +123,36 @@ def test_answers_whose_figures_would_be_wrong_are_refused(wrapped: Wrapped, sent
             check_model(Around(wrapped), IMAGES, allow_random=allowed)
     with pytest.raises(AbsynthError):
         absynth.attack(Around(wrapped), IMAGES, LABELS, suite="quick")
+
+
+def ends_at(size: int) -> Wrapped:
+    def wrapped(net: nn.Module, x: Tensor) -> Tensor:
+        if len(x) == size:
+            sys.exit("done")
+        return net(x)
+
+    return wrapped
+
+
+@pytest.mark.parametrize("size", [1, 2, 8, 16])
+def test_a_model_that_ends_the_program_is_refused(size: int) -> None:
+    with pytest.raises(AbsynthError, match=r"SystemExit|alone \(done\)"):
+        absynth.attack(Around(ends_at(size)), IMAGES, LABELS, suite="quick")
+
+
+@pytest.mark.parametrize("question", range(8))
+def test_what_a_model_raises_at_any_question_is_told(question: int) -> None:
+    asked = count()
+
+    def wrapped(net: nn.Module, x: Tensor) -> Tensor:
+        if next(asked) == question:
+            raise RuntimeError("no\nmore")
+        return net(x)
+
+    with pytest.raises(
+        AbsynthError, match=r"mine (raises RuntimeError for .*: no; mend|fails for .* \(no\))"
+    ):
+        check_model(Around(wrapped), IMAGES, name="mine")
 
 
 def test_one_image_is_enough_to_see_that_the_batch_matters() -> None:

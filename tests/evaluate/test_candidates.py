@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -148,3 +149,99 @@ def test_remarks_survive_in_the_store_and_stand_in_the_report(
     for words in (gone, masked):
         assert words in page
         assert words in told
+
+
+BROKEN = """
+import my, sys
+from torch import nn
+
+class Broken(nn.Module):
+    def __init__(self, breaks):
+        super().__init__()
+        self.breaks = breaks
+
+    def forward(self, images):
+        self.breaks(images)
+        return my.make()(images)
+
+def boom(images):
+    if images.sum() > 0:
+        raise ValueError("boom")
+
+def many(images):
+    if len(images) > 8:
+        raise ValueError("too many")
+
+def ends(images):
+    if images.sum() > 0:
+        sys.exit(3)
+
+def make_boom():
+    return Broken(boom)
+
+def make_many():
+    return Broken(many)
+
+def make_ends():
+    return Broken(ends)
+
+def make_now():
+    sys.exit(4)
+"""
+
+
+@pytest.mark.parametrize(
+    ("maker", "sentence"),
+    [
+        (
+            "make_boom",
+            r"broken.py:make_boom raises ValueError for images of shape \(8, 1, 16, 16\): boom; mend",
+        ),
+        ("make_many", r"broken.py:make_many raises ValueError for images of shape \(1[26], .*: too many; "),
+        ("make_ends", "broken.py:make_ends raises SystemExit for images of shape .*: 3; mend it"),
+        ("make_now", r"broken.py:make_now ended the program in line 36 \(SystemExit: 4\); keep what reads"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_model_that_breaks_on_real_images_loses_no_other(
+    maker: str, sentence: str, first: bool, file: str, progress: Progress
+) -> None:
+    Path("broken.py").write_text(BROKEN)
+    names = (f"broken.py:{maker}", f"{file}:make")
+    preset = Preset(
+        models=names if first else names[::-1],
+        suite="quick",
+        attacks={"l2": ("fgm", "ddn")},
+        images=4,
+        clean_images=12,
+        dataset="two.npz",
+    )
+    result = run_benchmark(preset, ResultStore("results"), progress)
+    assert list(result.refused) == [names[0]]
+    assert re.search(sentence, result.refused[names[0]])
+    assert result.clean_accuracy == {names[1]: 1.0}
+    assert set(result.weights) == {names[1]} == {record.model for record in result.records}
+    assert len(result.tasks) == 2
+
+
+def test_a_model_that_breaks_only_when_its_clean_accuracy_is_counted_is_refused(
+    file: str, progress: Progress
+) -> None:
+    Path("broken.py").write_text(BROKEN.replace("> 8", "> 16"))
+    images = np.random.default_rng(0).random((20, 16, 16)).astype("f4")
+    np.savez("two.npz", images=images, labels=(images.mean((1, 2)) > 0.5).astype(int))
+    names = ("broken.py:make_many", f"{file}:make")
+    preset = Preset(
+        models=names,
+        suite="quick",
+        attacks={"l2": ("fgm",)},
+        images=4,
+        clean_images=20,
+        dataset="two.npz",
+    )
+    result = run_benchmark(preset, ResultStore("results"), progress)
+    told = r"broken.py:make_many raises ValueError for images of shape \(20, 1, 16, 16\) in float32: too many"
+    assert re.match(told, result.refused[names[0]])
+    assert list(result.clean_accuracy) == list(result.weights) == [names[1]]
+    assert {task.model for task in result.tasks} == {names[1]}
+    assert all(names[0] not in remark for remark in result.remarks)
