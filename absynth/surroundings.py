@@ -1,10 +1,14 @@
-"""The state of PyTorch that a computation of this package runs in, whatever the caller's program has set."""
+"""The state of the process that a computation of this package runs in, and what a user's code does to it."""
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
+import numpy as np
 import torch
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
@@ -56,3 +60,40 @@ def standard(
         if device is not None and torch.get_default_device() != device:
             stack.enter_context(device)
         yield
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Puts back what a user's code may set for the whole process, so that it alters nobody else's figures.
+
+    That is the working folder, NumPy's treatment of floating-point errors, Python's filters of warnings, and
+    PyTorch's default type and device, gradient mode, number of threads, and precision and algorithms.
+
+    >>> with kept():
+    ...     torch.set_default_dtype(torch.float64)
+    >>> torch.get_default_dtype()
+    torch.float32
+    """
+    cudnn, folder, device = torch.backends.cudnn, Path.cwd(), torch.get_default_device()
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        stack.enter_context(np.errstate())
+        stack.callback(os.chdir, folder)
+        stack.callback(_set_default_device, device)
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+        stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+        stack.callback(
+            torch.use_deterministic_algorithms,
+            torch.are_deterministic_algorithms_enabled(),
+            warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
+        )
+        for flag in ("enabled", "benchmark", "deterministic"):
+            stack.callback(setattr, cudnn, flag, getattr(cudnn, flag))
+        yield
+
+
+def _set_default_device(device: torch.device) -> None:
+    if torch.get_default_device() != device:
+        torch.set_default_device(None if device.type == "cpu" else device)

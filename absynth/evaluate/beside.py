@@ -63,6 +63,7 @@ class Room:
 
     def __init__(self, path: Path, name: str | None = None, sources: dict[str, Source] | None = None) -> None:
         self.path = path
+        self.file = path.resolve()  # now, as the user's code may change the working folder
         self.folder = str(path.parent.resolve())
         if name is None:
             digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
@@ -215,7 +216,7 @@ class Room:
             return name
         if self.main in sys.modules and name == self.path.stem:
             found = self.find(name)
-            if found is not None and found.file and Path(found.file).resolve() == self.path.resolve():
+            if found is not None and found.file and Path(found.file).resolve() == self.file:
                 return self.main
         return f"{self.name}.{name}"
 

@@ -20,7 +20,7 @@ from absynth.errors import AbsynthError
 from absynth.evaluate.beside import HELPERS, MODEL, Room
 from absynth.evaluate.tasks import weights_hash
 from absynth.models.asked import as_module, serve
-from absynth.surroundings import standard
+from absynth.surroundings import kept, standard
 from absynth.zoo import load, model_folder
 
 _sources: WeakKeyDictionary[nn.Module, bytes] = WeakKeyDictionary()
@@ -64,7 +64,9 @@ def load_classifier(name: str, size: Size = DIGITS.size) -> nn.Module:
     """A classifier, in evaluation mode.
 
     A function in a file is called without arguments, with all generators seeded with 0, so that a model of
-    random weights is the same whenever it is made. The file can import modules beside it, which are its own
+    random weights is the same whenever it is made. What it sets for the whole process, such as the
+    working folder or the default type of tensors, holds while it is loaded
+    (:func:`absynth.surroundings.kept`). The file can import modules beside it, which are its own
     (:mod:`absynth.evaluate.beside`).
 
     Args:
@@ -78,7 +80,12 @@ def load_classifier(name: str, size: Size = DIGITS.size) -> nn.Module:
     found = find_function(name)
     if found is None:
         return load(name)
-    path, function = found
+    with kept():
+        return _load_own(name, *found, size)
+
+
+def _load_own(name: str, path: Path, function: str, size: Size) -> nn.Module:
+    """What a function in a user's file makes."""
     source = _read(path)
     room = Room(path)
     with private_randomness(0, torch.device("cpu")), _own_errors(name, path), room.opened():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -154,3 +156,68 @@ def test_a_users_files_are_told_from_installed_modules(tmp_path: Path) -> None:
 def name_of(module: Any) -> str:
     file = Path(getattr(module, "__file__", None) or "none")
     return f"{file.parent.name}/{file.name}" if file.name == "__init__.py" else file.name
+
+
+ALTERS = """
+import os, warnings
+import numpy as np
+import torch
+from torch import nn
+torch.set_default_dtype(torch.float64)
+torch.set_grad_enabled(False)
+torch.set_float32_matmul_precision("medium")
+torch.use_deterministic_algorithms(True, warn_only=True)
+torch.backends.cudnn.benchmark = not torch.backends.cudnn.benchmark
+torch.set_num_threads(torch.get_num_threads() + 1)
+np.seterr(all="raise")
+warnings.simplefilter("ignore")
+os.chdir("elsewhere")
+import my
+
+class Net(nn.Module):
+    def forward(self, x):
+        return x.flatten(1)[:, :2]
+
+def make():
+    torch.set_default_device("meta")
+    assert my.Net is Net
+    return Net()
+
+def make_none():
+    make()
+    raise ValueError("no model")
+"""
+
+
+def settings() -> tuple[object, ...]:
+    """What a user's file could set for the whole process."""
+    return (
+        Path.cwd(),
+        np.geterr(),
+        list(warnings.filters),
+        torch.get_default_dtype(),
+        torch.get_default_device(),
+        torch.is_grad_enabled(),
+        torch.get_float32_matmul_precision(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_num_threads(),
+        torch.backends.cudnn.benchmark,
+    )
+
+
+def test_a_users_file_alters_the_process_for_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "my.py").write_text(ALTERS)
+    (tmp_path / "plain.py").write_text(GOOD)
+    monkeypatch.chdir(tmp_path)
+    before, names = settings(), ("my.py:make", "plain.py:make_model")
+    plain = load_classifier(names[1])
+    first, second = (load_classifier(name) for name in names)
+    assert settings() == before
+    with pytest.raises(AbsynthError, match="no model"):
+        load_classifier("my.py:make_none")
+    assert settings() == before
+    assert first(torch.ones(3, 1, 28, 28)).shape == (3, 2)
+    assert identity(names[1], second) == identity(names[1], plain)
