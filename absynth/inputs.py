@@ -187,14 +187,15 @@ def check_layout(shape: tuple[int, ...], *, array: bool = False) -> None:
     Traceback (most recent call last):
         ...
     absynth.errors.AbsynthError: The images have shape (8, 28, 28, 1), the channels in the last place; \
-give (batch, channel, height, width), at least one image: images.permute(0, 3, 1, 2).
+give (batch, channel, height, width), at least one image: images.permute(0, 3, 1, 2).contiguous().
     """
     remedy, what = "", f"shape {shape}"
     if len(shape) == 4 and 0 not in shape:
         if not is_channel_last(shape):
             return
         what += ", the channels in the last place"
-        remedy = f": images.{'transpose' if array else 'permute'}(0, 3, 1, 2)"
+        # in the order of memory that a model with a view of its images takes
+        remedy = f": images.{'transpose(0, 3, 1, 2).copy' if array else 'permute(0, 3, 1, 2).contiguous'}()"
     elif len(shape) == 3 and shape[0] in (1, 3, 4):
         remedy = ": images[None] for one image, images[:, None] for several grey ones"
     elif len(shape) == 3:

@@ -43,7 +43,8 @@ def parse_norm(name: Any) -> Norm:
     with suppress(TypeError, ValueError, OverflowError, RuntimeError):
         if not isinstance(name, bool) and float(order) in _ORDERS:
             return _ORDERS[float(order)]
-    raise AbsynthError(f"There is no norm '{name}'; choose one of {', '.join(NORMS)}.")
+    several = ", one at a time" if isinstance(name, str) and "," in name else ""
+    raise AbsynthError(f"There is no norm '{name}'; choose one of {', '.join(NORMS)}{several}.")
 
 
 def distance(first: Images, second: Images, norm: Norm) -> Float[Tensor, "batch"]:

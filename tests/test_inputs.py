@@ -168,8 +168,11 @@ def test_masks_are_taken(kind: Any) -> None:
         (pictures()[None], r"\(1, 5, 1, 6, 6\); give \(batch, channel"),
         (torch.tensor(0.5), r"shape \(\); give \(batch, channel"),
         (pictures()[:0], "at least one image"),
-        (pictures().permute(0, 2, 3, 1), r"channels in the last place; .*images.permute\(0, 3, 1, 2\)"),
-        (pictures().permute(0, 2, 3, 1).numpy(), r"images.transpose\(0, 3, 1, 2\)"),
+        (
+            pictures().permute(0, 2, 3, 1),
+            r"channels in the last place; .*images.permute\(0, 3, 1, 2\).contiguous\(\)\.",
+        ),
+        (pictures().permute(0, 2, 3, 1).numpy(), r"images.transpose\(0, 3, 1, 2\).copy\(\)\."),
         (pictures().repeat(1, 3, 1, 1).permute(0, 2, 3, 1), "channels in the last place"),
         (pictures().to(torch.complex64), "complex"),
         (pictures().to_sparse(), "to_dense"),

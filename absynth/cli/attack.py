@@ -46,11 +46,19 @@ def attack(
     from absynth.evaluate.models import load_classifier
     from absynth.norms import parse_norm
     from absynth.progress import progress_display
-    from absynth.report.tables import attack_table, check_adversarials, write_adversarials, write_pictures
+    from absynth.report.tables import (
+        attack_table,
+        check_adversarials,
+        check_pictures,
+        write_adversarials,
+        write_pictures,
+    )
 
     chosen_norm = parse_norm(norm)
     if out is not None:
         check_adversarials(out)
+    if png is not None:
+        check_pictures(png)
     if png is not None and EIGHT_BITS % (grid or EIGHT_BITS):
         raise AbsynthError(
             f"A picture has 8 bits; with --png, give a --grid that divides 255 in place of {grid}."

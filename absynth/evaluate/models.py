@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -88,23 +90,43 @@ def _load_own(name: str, path: Path, function: str, size: Size) -> nn.Module:
     """What a function in a user's file makes."""
     source = _read(path)
     room = Room(path)
-    with private_randomness(0, torch.device("cpu")), _own_errors(name, path), room.opened():
+    with private_randomness(0, torch.device("cpu")), _own_errors(name, room), room.opened():
         module = room.execute(source)
         if not callable(make := getattr(module, function, None)):
             raise AbsynthError(f"{path} has no function '{function}'; name one that is in the file.")
+        _check_maker(name, make)
         model = make()
     if not callable(model):
         raise AbsynthError(
             f"{name} made a {type(model).__name__}; it must return a torch.nn.Module, or a function, from "
             "images to logits."
         )
-    with _own_errors(name, path):
+    with _own_errors(name, room):
         served = as_module(model)
         served.eval()
         served = _served(name, served, size)
         room.complete(source)
     _sources[served] = source + room.digest()
     return served
+
+
+def _check_maker(name: str, make: Callable[..., Any]) -> None:
+    """Sees that what makes a model can be called without arguments, and is no model itself.
+
+    Raises:
+        AbsynthError: If not.
+    """
+    advice = "name a function without arguments that returns the model"
+    if isinstance(make, nn.Module):
+        raise AbsynthError(f"{name} is a {type(make).__name__}, a model itself; {advice}.")
+    try:
+        signature = inspect.signature(make)
+    except (TypeError, ValueError):
+        return  # as of some that are written in C
+    try:
+        signature.bind()
+    except TypeError as error:
+        raise AbsynthError(f"{name} cannot be called without arguments ({error}); {advice}.") from None
 
 
 def own_modules() -> list[ModuleType]:
@@ -150,8 +172,8 @@ def _read(path: Path) -> bytes:
 
 
 @contextmanager
-def _own_errors(name: str, path: Path) -> Iterator[None]:
-    """Tells what a user's code raised in one sentence, with the last line of the file that took part.
+def _own_errors(name: str, room: Room) -> Iterator[None]:
+    """Tells what a user's code raised in one sentence, with the last line of the user's that took part.
 
     A program that ends itself there, as one that reads arguments may, raises something, too.
     """
@@ -161,10 +183,11 @@ def _own_errors(name: str, path: Path) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-        if isinstance(error, SyntaxError) and error.filename == str(path):
-            lines.append(error.lineno)
-        place = f" in line {lines[-1]}" if lines else ""
+        own = {str(room.path): "", **{one.file: _beside(one.file, room) for one in room.sources.values()}}
+        lines = [(frame.lineno, own[frame.filename]) for frame in frames if frame.filename in own]
+        if isinstance(error, SyntaxError) and error.filename in own:
+            lines.append((error.lineno, own[error.filename]))
+        place = f" in line {lines[-1][0]}{lines[-1][1]}" if lines else ""
         words = " ".join(str(error).split())
         if isinstance(error, SystemExit):
             raise AbsynthError(
@@ -174,6 +197,12 @@ def _own_errors(name: str, path: Path) -> Iterator[None]:
         raise AbsynthError(
             f"{name} raised {type(error).__name__}{place}: {words}; mend it and run the same command again."
         ) from None
+
+
+def _beside(file: str, room: Room) -> str:
+    """Says which helper's line it is, by its path from the folder of the user's file if it lies there."""
+    own = Path(file)
+    return f" of {own.relative_to(room.folder) if own.is_relative_to(room.folder) else own}"
 
 
 def _served(name: str, model: nn.Module, size: Size) -> nn.Module:

@@ -236,6 +236,19 @@ def write_adversarials(
         )
 
 
+def check_pictures(folder: Path) -> None:
+    """Sees that pictures can be written into a folder of this name.
+
+    Raises:
+        AbsynthError: If it, or what it lies in, is a file.
+    """
+    for place in (folder, *folder.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise AbsynthError(f"{place} is a file; name a folder for the pictures.")
+            return
+
+
 def write_pictures(folder: Path, result: AttackResult, labels: Labels, indices: Sequence[int]) -> None:
     """Writes each adversarial that was found as a PNG of 8 bits, called by its image's index and true class.
 

@@ -220,6 +220,23 @@ def test_classes_of_the_file_and_of_helpers_can_be_pickled_in_this_process(tmp_p
     assert float(pickle.loads(pickle.dumps(model))(IMAGES)[0, 0]) == 4
 
 
+@pytest.mark.parametrize(
+    ("helper", "place"),
+    [
+        ("\nVALUE = 1 / 0\n", "ZeroDivisionError in line 2 of parts/helper.py: division by zero"),
+        ("\n\nVALUE = = 1\n", "SyntaxError in line 3 of parts/helper.py: invalid syntax"),
+        (
+            "import sys\nsys.exit('no')\n",
+            r"ended the program in line 2 of parts/helper.py \(SystemExit: no\)",
+        ),
+    ],
+)
+def test_what_a_helper_raises_is_told_by_its_own_line(tmp_path: Path, helper: str, place: str) -> None:
+    write(tmp_path, my="from parts.helper import VALUE\n", parts__helper=helper)
+    with pytest.raises(AbsynthError, match=place):
+        load_classifier(f"{tmp_path / 'my.py'}:make")
+
+
 def test_a_missing_helper_or_name_is_told_by_the_name_that_the_file_uses(tmp_path: Path) -> None:
     write(tmp_path, my="import nowhere_at_all\n", other="from helper import absent\n", helper="")
     for name, sentence in (

@@ -110,7 +110,14 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         ("\ndef make_model(:\n", "raised SyntaxError in line 2"),
         ("\n\nraise RuntimeError('a\\n b')", "raised RuntimeError in line 3: a b; mend it"),
         ("def make_model():\n    return 1 / 0", "raised ZeroDivisionError in line 2"),
-        ("def make_model(size):\n    return size", "raised TypeError"),
+        (
+            "def make_model(size):\n    return size",
+            r"cannot be called without arguments \(.*'size'\); name a function without arguments",
+        ),
+        (
+            GOOD.replace("make_model", "make") + "make_model = make()\n",
+            "is a Sequential, a model itself; name a function without arguments",
+        ),
         (
             "def make_model():\n    return 'model'",
             "made a str; .*torch.nn.Module, or a function",
