@@ -6,8 +6,8 @@ from typing import Any
 
 from absynth.certify.certificate import Certificate
 from absynth.certify.certifier import Certifier, certify
-from absynth.certify.prover import Prover, Scope
-from absynth.certify.provers import certifiable
+from absynth.certify.prover import Method, Prover, Scope
+from absynth.certify.provers import certifiable, make_method
 from absynth.certify.summary import (
     SIZES,
     UNION,
@@ -22,12 +22,14 @@ __all__ = [
     "UNION",
     "Certificate",
     "Certifier",
+    "Method",
     "Prover",
     "Scope",
     "Summary",
     "certifiable",
     "certified_accuracy",
     "certify",
+    "make_method",
     "summarise",
     "union_accuracy",
 ]

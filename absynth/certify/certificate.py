@@ -26,6 +26,9 @@ class Certificate:
     is too small to be told from a tie. No radius exceeds the diameter of the box, as no two images are
     further apart.
 
+    That is so for prototypes. Other methods say in ``rule`` which decision they speak of: of the network in
+    real arithmetic, or of a classifier that is made from the model, whose decision ``prediction`` then is.
+
     The model sees float32. Where image_i consists of float32 numbers, in whatever type they are given, so
     does x'. Around others, x' is any image, which is rounded to float32 as image_i is, and the radius is
     smaller by what both can change. L0 needs no less: an unchanged pixel is rounded alike.
@@ -34,7 +37,8 @@ class Certificate:
         norm: Which norm the radius is measured in.
         radius: The proven radius of each image, rounded down.
         prediction: The model's decision for each image.
-        method: ``"pairwise"``, ``"polytope"`` (exact) or ``"paper"`` (an estimate, see ``warning``).
+        method: What proved it, as ``"pairwise"``, ``"polytope"`` (exact) or ``"paper"`` (an estimate, see
+            ``warning``).
         exact: Whether the radius was matched with adversarials, up to ``gap``.
         rule: The decision rule that the certificate is for.
         warning: What to know before trusting it, if anything.
@@ -43,6 +47,8 @@ class Certificate:
         adversarials: These adversarials, float32, where exact; the image itself where it is misclassified,
             NaN where none was found.
         closed: Whether each gap is at most 1e-3, or 1e-3 of a radius above 1, where exact.
+        confidence: The probability that the radius of an image, each by itself, holds; None if it is certain.
+            An image may then have a radius of 0 because the method abstained.
     """
 
     norm: Norm
@@ -55,6 +61,7 @@ class Certificate:
     gap: Float[Tensor, "batch"] | None = None
     adversarials: Images | None = None
     closed: Bool[Tensor, "batch"] | None = None
+    confidence: float | None = None
 
 
 @overload

@@ -9,6 +9,7 @@ from torch import nn
 
 from absynth.certify.as_given import for_given
 from absynth.certify.certificate import Certificate
+from absynth.certify.prover import Method
 from absynth.certify.provers import prover_for
 from absynth.errors import AbsynthError
 from absynth.inputs import Given, take_images, take_labels
@@ -29,6 +30,7 @@ def certify(
     exact: bool = False,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
+    method: Method | str | None = None,
 ) -> Certificate:
     """Proves how far each image can be changed without changing the model's decision.
 
@@ -47,12 +49,14 @@ def certify(
             ``exact=False``.
         batch_size: Images certified together, if the memory holds so many (:mod:`absynth.memory`).
         progress: Display to report to.
+        method: One of :data:`absynth.certify.provers.METHODS`, with its settings or by name; by default the
+            best that certifies the model itself.
 
     Raises:
         AbsynthError: If the model cannot be certified, or the arguments are wrong.
     """
     chosen, given, numbers = _taken(images, labels, [norm], batch_size)
-    return Certifier(model)._prove(given, numbers, chosen, exact, batch_size, progress)[0]
+    return Certifier(model, method)._prove(given, numbers, chosen, exact, batch_size, progress)[0]
 
 
 class Certifier:
@@ -64,14 +68,15 @@ class Certifier:
 
     Args:
         model: As :func:`certify` takes it.
+        method: Likewise.
 
     Raises:
         AbsynthError: If the model cannot be certified.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, method: Method | str | None = None) -> None:
         with standard(gradients=False, exact=True):
-            self.prover = prover_for(model)
+            self.prover = prover_for(model, method)
 
     def certify(
         self,

@@ -20,6 +20,12 @@ def certify(
     strict: Strict = False,
     count: Annotated[int | None, typer.Option("-n", min=1, help="How many images; by default all.")] = None,
     seed: Seed = 0,
+    method: Annotated[
+        str | None, typer.Option(help="How, as bounds or smoothing; by default the best for the model.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of the method, as sigma=0.5; repeatable.")
+    ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Close the gap to the smallest adversarial.")
     ] = False,
@@ -31,7 +37,7 @@ def certify(
     quiet: Quiet = False,
 ) -> None:
     """Prove how large a change of each image cannot flip the decision."""
-    from absynth.cli.steps import open_engine_and_progress, parse_norms, read_data
+    from absynth.cli.steps import open_engine_and_progress, parse_method, parse_norms, read_data
     from absynth.evaluate.certification import check_output, run_certification
     from absynth.evaluate.data import choose_data
     from absynth.evaluate.tasks import choose_images
@@ -39,6 +45,7 @@ def certify(
     from absynth.zoo import load
 
     norms = parse_norms(norm)
+    chosen = parse_method(method, settings or [])
     if out is not None:
         check_output(out)
     if plot is not None:
@@ -58,6 +65,7 @@ def certify(
             out=out,
             progress=progress,
             engine=opened,
+            method=chosen,
             class_names=dataset.class_names if dataset.named and not dataset.digits else None,
         )
     console = Console()

@@ -7,9 +7,11 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 
+from absynth.certify import Method, make_method
 from absynth.cli.options import ClusterOptions
 from absynth.data import Dataset
 from absynth.engine import Engine, open_engine
+from absynth.errors import AbsynthError
 from absynth.evaluate.data import read_for
 from absynth.evaluate.models import own_modules
 from absynth.evaluate.tasks import choose_images
@@ -31,6 +33,29 @@ def parse_norms(names: str) -> list[Norm]:
     ['l2', 'linf']
     """
     return [parse_norm(name) for name in names.split(",")]
+
+
+def parse_method(name: str | None, settings: Sequence[str]) -> Method | None:
+    """The method of ``--method`` with the settings of ``--set``; None if none is asked for.
+
+    Args:
+        name: One of :data:`absynth.certify.provers.METHODS`.
+        settings: Each as name=value.
+
+    Raises:
+        AbsynthError: If there is no such method or setting, or a value cannot be read.
+    """
+    if name is None:
+        if settings:
+            raise AbsynthError("--set is for a method; name it with --method, or leave --set out.")
+        return None
+    given = dict[str, str]()
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise AbsynthError(f"'--set {setting}' has no value; write it as name=value.")
+        given[key.strip()] = value.strip()
+    return make_method(name, given)
 
 
 def show_remarks(remarks: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from absynth.certify import Certifier
+from absynth.certify import Certifier, Method, certifiable
 from absynth.engine import Engine, Job, LocalEngine, run_jobs
 from absynth.errors import AbsynthError, first_line
 from absynth.evaluate.tasks import data_hash, weights_hash
@@ -27,7 +27,7 @@ from absynth.progress import Progress
 from absynth.shapes import Images, Labels
 
 SHARD = 500
-"""Images of a piece, which are compared with the prototypes once for all norms."""
+"""Images of a piece, which are compared with the prototypes once for all norms; fewer for slow methods."""
 
 FORMATS = (".parquet", ".csv", ".json")
 SCHEMA = pa.schema(
@@ -40,6 +40,7 @@ SCHEMA = pa.schema(
         ("method", pa.string()),
         ("exact", pa.bool_()),
         ("gap", pa.float64()),
+        ("confidence", pa.float64()),
     ]
 )
 
@@ -57,6 +58,7 @@ class CertificateRecord:
         method: What proved it.
         exact: Whether the radius was matched with an actual adversarial example.
         gap: How much further away that is; infinite where none was found; None if it was not looked for.
+        confidence: The probability that the radius holds; None if it is certain.
     """
 
     index: int
@@ -67,6 +69,7 @@ class CertificateRecord:
     method: str
     exact: bool
     gap: float | None = None
+    confidence: float | None = None
 
 
 def certify_images(
@@ -80,6 +83,7 @@ def certify_images(
     parts: Path,
     progress: Progress,
     engine: Engine | None = None,
+    method: Method | None = None,
 ) -> list[CertificateRecord]:
     """The certificates of chosen images, norm by norm.
 
@@ -96,12 +100,16 @@ def certify_images(
         parts: Folder of finished pieces; a run that was interrupted goes on from them.
         progress: Where to show images done and left.
         engine: Where pieces are certified; by default in this process.
+        method: As for :func:`absynth.certify.certify`.
 
     Raises:
         AbsynthError: If there are no certificates for the model, or a finished piece is damaged.
         FailedTasksError: After all others are done, if pieces raised anything else.
     """
     weights = weights_hash(model)
+    scope = certifiable(model, method)
+    shard = SHARD if scope is None else min(SHARD, scope.at_once)
+    settings = () if method is None else (method.name, asdict(method))  # type: ignore[call-overload]
     engine = engine or LocalEngine()
     shared = engine.share(model)
     bar = progress.add_task("certify", total=len(indices) * len(norms), note="")
@@ -114,13 +122,13 @@ def certify_images(
             progress.advance(bar, len(records))
 
     def jobs() -> Iterator[Job]:
-        for start in range(0, len(indices), SHARD):
-            rows = list(indices[start : start + SHARD])
+        for start in range(0, len(indices), shard):
+            rows = list(indices[start : start + shard])
             chosen = images[rows], labels[rows]
             data = data_hash(*chosen)
             missing: dict[Norm, Path] = {}
             for norm in norms:
-                identity = json.dumps([weights, norm, exact, rows, data])
+                identity = json.dumps([weights, norm, exact, rows, data, *settings])
                 path = parts / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.parquet"
                 pieces[norm, path] = rows
                 if path.exists():
@@ -128,7 +136,7 @@ def certify_images(
                 else:
                     missing[norm] = path
             if missing:
-                arguments = (*chosen, rows, list(missing), exact)
+                arguments = (*chosen, rows, list(missing), exact, method)
                 ending = partial(finish, list(missing.values()))
                 yield Job(f"images {start} on", _certify_piece, shared, arguments, ending)
 
@@ -144,7 +152,13 @@ def certify_images(
 
 
 def _certify_piece(
-    model: nn.Module, images: Images, labels: Labels, rows: Sequence[int], norms: Sequence[Norm], exact: bool
+    model: nn.Module,
+    images: Images,
+    labels: Labels,
+    rows: Sequence[int],
+    norms: Sequence[Norm],
+    exact: bool,
+    method: Method | None,
 ) -> list[list[CertificateRecord]]:
     """The records of some images in each norm."""
     return [
@@ -158,10 +172,11 @@ def _certify_piece(
                 method=certificate.method,
                 exact=certificate.exact,
                 gap=None if certificate.gap is None else float(certificate.gap[row]),
+                confidence=certificate.confidence,
             )
             for row, index in enumerate(rows)
         ]
-        for certificate in Certifier(model).certify_in(images, labels, norms, exact)
+        for certificate in Certifier(model, method).certify_in(images, labels, norms, exact)
     ]
 
 
@@ -246,6 +261,7 @@ def run_certification(
     progress: Progress,
     engine: Engine | None = None,
     class_names: Sequence[str] | None = None,
+    method: Method | None = None,
 ) -> list[CertificateRecord]:
     """Certifies images and writes the radii to ``out``, going on from the pieces of an interrupted run.
 
@@ -262,6 +278,7 @@ def run_certification(
         progress: Where to show images done and left.
         engine: Where pieces are certified; by default in this process.
         class_names: Written beside the numbers of the classes.
+        method: As for :func:`absynth.certify.certify`.
 
     Raises:
         AbsynthError: As for :func:`certify_images`.
@@ -279,6 +296,7 @@ def run_certification(
             parts=parts,
             progress=progress,
             engine=engine,
+            method=method,
         )
         if out is not None:
             write_certificates(records, out, class_names)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from absynth.certify import Certificate, Certifier, Scope, certifiable, certify, provers
+from absynth.certify import Certificate, Certifier, Scope, certifiable, certify, make_method, provers
+from absynth.errors import AbsynthError
 from absynth.models.cnn import CNN, Binarized
 from absynth.models.front import Clamped
 from absynth.norms import NORMS, Norm
@@ -32,20 +35,30 @@ def test_nothing_can_be_certified_of_a_network() -> None:
         assert certifiable(model) is None
 
 
+@dataclass(frozen=True)
 class Constant:
     """Certifies flattening, which has one class: its first pixel is never out."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
+    name: ClassVar[str] = "constant"
+    automatic: ClassVar[bool] = True
+    size: float = 1.0
 
-    @staticmethod
-    def scope(model: nn.Module) -> Scope | None:
+    def scope(self, model: nn.Module) -> Scope | None:
         return Scope(norms=("l2",)) if isinstance(model, nn.Flatten) else None
+
+    def prover(self, model: nn.Module) -> ConstantProver:
+        return ConstantProver(model, self.size)
+
+
+class ConstantProver:
+    def __init__(self, model: nn.Module, size: float) -> None:
+        self.model, self.size = model, size
 
     def prove(
         self, images: Tensor, labels: Tensor, norms: Sequence[Norm], **options: Any
     ) -> list[Certificate]:
-        prediction, radius = self.model(images).argmax(1), torch.ones(len(images)).double()
+        prediction = self.model(images).argmax(1)
+        radius = torch.full((len(images),), self.size, dtype=torch.float64)
         return [Certificate(norm, radius, prediction, "constant", False, "none") for norm in norms]
 
 
@@ -56,3 +69,35 @@ def test_a_method_is_one_class_and_one_entry(monkeypatch: pytest.MonkeyPatch) ->
     assert certify(nn.Flatten(), images, labels).method == "constant"
     found = Certifier(nn.Flatten()).certify_in(images, labels, ["l2", "l1"])
     assert [(one.norm, one.radius.tolist()) for one in found] == [("l2", [1.0, 1.0]), ("l1", [1.0, 1.0])]
+
+
+def test_a_method_can_be_asked_for_with_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(provers.METHODS, "constant", Constant)
+    images, labels = torch.zeros(2, 1, 1, 1), torch.zeros(2, dtype=torch.int64)
+    assert make_method("constant", {"size": "0.5"}) == Constant(0.5)
+    for method, size in (("constant", 1.0), (Constant(0.25), 0.25), (make_method("constant"), 1.0)):
+        assert certify(nn.Flatten(), images, labels, method=method).radius.tolist() == [size, size]
+    assert certifiable(nn.Flatten(), "pairs") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "sentence"),
+    [
+        ("nothing", {}, "There is no method 'nothing'; choose one of pairs, paper, constant."),
+        ("pairs", {"sigma": "1"}, "The method 'pairs' has no setting 'sigma'; it has none."),
+        ("constant", {"sigma": "1"}, "The method 'constant' has no setting 'sigma'; its settings are size."),
+        ("constant", {"size": "big"}, "The setting 'size' is 'big'; it must be a number."),
+    ],
+)
+def test_a_wrong_method_or_setting_is_told(
+    monkeypatch: pytest.MonkeyPatch, name: str, settings: dict[str, str], sentence: str
+) -> None:
+    monkeypatch.setitem(provers.METHODS, "constant", Constant)
+    with pytest.raises(AbsynthError, match=f"^{re.escape(sentence)}$"):
+        make_method(name, settings)
+
+
+def test_a_method_that_does_not_suit_the_model_is_told() -> None:
+    sentence = "A Flatten cannot be certified by the method 'pairs'; leave the method out, or choose another."
+    with pytest.raises(AbsynthError, match=f"^{re.escape(sentence)}$"):
+        Certifier(nn.Flatten(), "pairs")

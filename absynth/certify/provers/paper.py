@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -26,6 +27,22 @@ LATENT_RULE = "argmin over c of min over z of |x - G_c(z)|^2 + |z|^2 / 2, the mi
 """The decision rule that the paper's estimate is about."""
 
 
+@dataclass(frozen=True)
+class Paper:
+    """The paper's estimate in L2, for models that infer latents."""
+
+    name: ClassVar[str] = "paper"
+    automatic: ClassVar[bool] = True
+
+    def scope(self, model: nn.Module) -> Scope | None:
+        """An estimate in L2 for a model that infers."""
+        return Scope(proven=False, norms=("l2",)) if hasattr(model, "infer") else None
+
+    def prover(self, model: nn.Module) -> PaperProver:
+        """The estimate for a model."""
+        return PaperProver(model)
+
+
 class PaperProver:
     """The estimate for models that infer latents (continuous ABS), in L2.
 
@@ -35,11 +52,6 @@ class PaperProver:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-
-    @staticmethod
-    def scope(model: nn.Module) -> Scope | None:
-        """An estimate in L2 for a model that infers."""
-        return Scope(proven=False, norms=("l2",)) if hasattr(model, "infer") else None
 
     def prove(
         self,

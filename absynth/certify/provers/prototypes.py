@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -73,6 +74,27 @@ def exact_norms(front: Front) -> tuple[Norm, ...]:
     return ("l2", "l1", "linf") if front == GREY else ()
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """The pairwise bound, and on demand the exact radius, for classifiers by prototypes."""
+
+    name: ClassVar[str] = "pairs"
+    automatic: ClassVar[bool] = True
+
+    def scope(self, model: nn.Module) -> Scope | None:
+        """Every norm for a classifier by prototypes, whatever stands in front."""
+        found = find_prototypes(model)
+        return None if found is None else Scope(exact=exact_norms(found[1]))
+
+    def prover(self, model: nn.Module) -> PrototypeProver:
+        """The method made ready for a model.
+
+        Raises:
+            AbsynthError: If the model's prototypes cannot be certified.
+        """
+        return PrototypeProver(model)
+
+
 class PrototypeProver:
     """Certifies one model again and again, and reads and checks its prototypes only once.
 
@@ -93,12 +115,6 @@ class PrototypeProver:
         self.model = model
         self.codebook = read_codebook(*found)
         self._looked_at: _LookedAt | None = None
-
-    @staticmethod
-    def scope(model: nn.Module) -> Scope | None:
-        """Every norm for a classifier by prototypes, whatever stands in front."""
-        found = find_prototypes(model)
-        return None if found is None else Scope(exact=exact_norms(found[1]))
 
     @torch.no_grad()
     def prove(
