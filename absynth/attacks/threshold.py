@@ -14,7 +14,7 @@ from absynth.attacks.base import Attack
 from absynth.attacks.batch import Mask, Scalars
 from absynth.attacks.line_search import bisect
 from absynth.attacks.pointwise import reset_pixels
-from absynth.attacks.target import Loss, Target, margin_loss
+from absynth.attacks.target import Loss, Target, margin_loss, misclassified
 from absynth.models.cnn import Binarized
 from absynth.norms import Norm
 from absynth.shapes import Images, Labels, Logits
@@ -25,6 +25,12 @@ LEAST_COST = 1e-6
 
 FIRST_GROWTH = 1.25
 """Of the budget in every step before the first adversarial."""
+
+EXCHANGES = 10
+"""Flips that are tried for cheaper ones after a round in L1."""
+
+LONGEST_COVER = 8
+"""Values that take the place of one at the most."""
 
 SLACK = 1e-4
 """Relative, so that a sum of costs which equals the budget but for rounding stays within."""
@@ -75,7 +81,8 @@ class Threshold(Attack):
 
     There is a round for each of the likeliest rival classes, from the clean image towards that class, and a
     last one from the best so far towards any. After each, flips are taken back while the image stays
-    adversarial: in Linf from the most expensive on, else as in the Pointwise attack.
+    adversarial: in Linf from the most expensive on, else as in the Pointwise attack. In L1, where
+    costs differ most, single flips are then exchanged for cheaper ones that do as much, to first order.
 
     Attributes:
         name: Name in suites and records.
@@ -150,7 +157,8 @@ class Threshold(Attack):
 
     def _take_back(self, target: Target, images: Images, best: Images, found: Mask) -> Images:
         if self.norm != "linf":
-            return reset_pixels(target, images, best, found, self.max_queries)
+            best = reset_pixels(target, images, best, found, self.max_queries)
+            return self._exchange(target, images, best, found) if self.norm == "l1" else best
         rows = found.nonzero().squeeze(1)
         if len(rows) == 0:
             return best
@@ -163,6 +171,34 @@ class Threshold(Attack):
         start = costs.flatten(1).amax(dim=1)
         position = bisect(target.select(rows), path, torch.zeros_like(start), start, steps=20)
         return best.index_copy(0, rows, path(position))
+
+    def _exchange(self, target: Target, images: Images, best: Images, found: Mask) -> Images:
+        """Takes one flip back for cheaper ones that do as much, the most expensive flip first."""
+        rows = found.nonzero().squeeze(1)
+        if len(rows) == 0:
+            return best
+        part, clean, current = target.select(rows), images[rows], best[rows]
+        costs = _costs(clean, self.norm).flatten(1)
+        flipped = across_threshold(clean, ~is_bright(clean)).flatten(1)
+        sign = torch.where(is_bright(clean), -1.0, 1.0).to(images.dtype).flatten(1)
+        tried = torch.zeros(len(rows), dtype=torch.int64, device=images.device)
+        for _ in range(EXCHANGES):
+            flips = (current != clean).flatten(1)
+            order = costs.where(flips, -torch.inf).argsort(dim=1, descending=True)
+            dearest = order.gather(1, tried.clamp(max=order.shape[1] - 1)[:, None])
+            left = tried < flips.sum(dim=1)
+            without = flips.scatter(1, dearest, value=False)
+            points = torch.where(without, flipped, clean.flatten(1)).view_as(clean)
+            slope = part.slope(points, margin_loss)
+            free = ~flips & (costs < costs.gather(1, dearest))
+            gains = (sign * slope.gradient.flatten(1)).where(free, 0).clamp(min=0)
+            added = _cover(costs, gains, -slope.loss)
+            cheaper = (costs * added).sum(dim=1) < costs.gather(1, dearest).squeeze(1)
+            points = torch.where(without | added, flipped, clean.flatten(1)).view_as(clean)
+            better = left & cheaper & misclassified(part(points), part.labels)
+            current = torch.where(better[:, None, None, None], points, current)
+            tried = torch.where(better, 0, tried + 1)
+        return best.index_copy(0, rows, current)
 
     def _total(self, costs: Images, flips: Flips) -> Scalars:
         paid = (costs * flips).flatten(1)
@@ -193,6 +229,30 @@ class Threshold(Attack):
         within = paid <= limit.flatten(1)
         flips = torch.zeros_like(within).scatter(1, order, within).view_as(costs)
         return flips & (gain > 0)
+
+
+def _cover(costs: Float[Tensor, "batch value"], gains: Float[Tensor, "batch value"], need: Scalars) -> Tensor:
+    """Values whose gains add up to more than ``need``, at little cost; none where all of them do not.
+
+    The best by gain for cost, as many as it takes, of which any number of the last ones may be left out for a
+    single one that does as much; the cheapest of all these choices.
+    """
+    order = (gains / costs).argsort(dim=1, descending=True)[:, :LONGEST_COVER]
+    won = gains.gather(1, order).cumsum(dim=1)
+    paid = costs.gather(1, order).cumsum(dim=1)
+    start = torch.zeros_like(won[:, :1])
+    won, paid = torch.cat([start, won], dim=1), torch.cat([start, paid], dim=1)
+    taken = torch.zeros_like(gains, dtype=torch.bool)
+    best = torch.full_like(need, torch.inf)
+    chosen = taken.clone()
+    for count in range(order.shape[1]):
+        enough = (won[:, count, None] + gains > need[:, None]) & ~taken & (gains > 0)
+        cost, last = costs.where(enough, torch.inf).min(dim=1)
+        better = paid[:, count] + cost < best
+        best = torch.where(better, paid[:, count] + cost, best)
+        chosen = torch.where(better[:, None], taken.scatter(1, last[:, None], value=True), chosen)
+        taken = taken.scatter(1, order[:, count, None], value=True)
+    return chosen
 
 
 def _costs(images: Images, norm: Norm) -> Float[Tensor, "batch channel height width"]:
