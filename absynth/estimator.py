@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,7 +33,7 @@ from absynth.data.split import Validation
 from absynth.inference import ABS, CodebookABS
 from absynth.inference.codebook import draw_latents
 from absynth.inference.latent import fast_settings
-from absynth.inputs import digits, offender
+from absynth.inputs import MOST, digits, offender, whole_number
 from absynth.models.confidence import logits_to_probabilities
 from absynth.models.pretrained import PretrainedModel
 from absynth.models.vae import VAE
@@ -190,6 +191,11 @@ class ABSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         if self.inference not in ("codebook", "full"):
             raise AbsynthError(f"There is no inference '{self.inference}'; choose codebook or full.")
+        for name in ("epochs", "least_steps", "latents", "codebook_size", "batch_size"):
+            whole_number(getattr(self, name), name, least=-MOST)
+        for name in ("learning_rate", "validation_fraction"):
+            if not isinstance(getattr(self, name), Real):
+                raise AbsynthError(f"The {name} is {getattr(self, name)!r}; give a number.")
         if self.codebook_size < 1 or self.latents < 1:
             raise AbsynthError("The codebook and the latents need a size of at least 1.")
         rows, shape = _rows(X)

@@ -109,6 +109,11 @@ def take_labels(labels: Any, count: int, device: torch.device | None = None) -> 
     if tensor.ndim == 2 and len(tensor) == count:
         remedy = "labels.argmax(1) of one-hot rows" if shape[1] > 1 else "labels.reshape(-1)"
         raise AbsynthError(f"The labels have shape {shape}; give one class number an image, here {remedy}.")
+    if tensor.is_floating_point() and tensor.shape == (count,) and bool((tensor == tensor.round()).all()):
+        remedy = "labels.long()" if isinstance(labels, Tensor) else "np.asarray(labels).astype(int)"
+        raise AbsynthError(f"The labels have type {_name(kind)}; they are whole numbers: give {remedy}.")
+    if tensor.dtype == torch.uint64 and bool((tensor.view(torch.int64) < 0).any()):
+        raise AbsynthError("Some labels are above 2^63; give the number of a class, from 0 on.")
     if tensor.shape != (count,) or tensor.is_floating_point() or tensor.is_complex():
         raise AbsynthError(
             f"The labels have shape {shape} and type {_name(kind)}; {count} images take whole numbers of "
@@ -152,6 +157,8 @@ def as_tensor(values: Any, name: str) -> Tensor:
                 f"The {name} are a list of tensors of different shapes; give them all one shape."
             ) from None
     if isinstance(values, Tensor):
+        if values.is_nested:
+            raise AbsynthError(f"The {name} are a nested tensor; give {name}.to_padded_tensor(0).")
         if values.layout != torch.strided:
             raise AbsynthError(f"The {name} are a sparse tensor; give {name}.to_dense().")
         if values.is_meta:
@@ -165,12 +172,24 @@ def as_tensor(values: Any, name: str) -> Tensor:
     except Exception:  # whatever an object that is no array may raise
         array = np.empty(0, dtype=object)
     if array.dtype.kind not in "biufc":
-        kind = type(values).__name__ if array.dtype.kind == "O" else str(array.dtype)
-        raise AbsynthError(f"The {name} are a {kind}; give a tensor, a NumPy array or a list of numbers.")
+        what = _kind_of(values, array.dtype)
+        raise AbsynthError(f"The {name} are {what}; give a tensor, a NumPy array or a list of numbers.")
     native = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.dtype(np.float64)
     if array.dtype.kind == "c":
         raise AbsynthError(f"The {name} are complex numbers; give real ones.")
     return torch.from_numpy(np.array(array, dtype=native, order="C"))
+
+
+def _kind_of(values: Any, dtype: np.dtype[Any]) -> str:
+    """What values are that are no numbers, in words."""
+    if dtype.kind in "US":
+        return "words"
+    if isinstance(values, np.ndarray):
+        return "an array of objects" if dtype.kind == "O" else f"an array of type {dtype}"
+    if isinstance(values, list | tuple) and values:
+        lists = all(isinstance(one, list | tuple | np.ndarray) for one in values)
+        return "rows of different lengths" if lists else f"a list of {type(values[0]).__name__}"
+    return f"a {type(values).__name__}"
 
 
 def check_layout(shape: tuple[int, ...], *, array: bool = False) -> None:

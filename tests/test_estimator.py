@@ -211,6 +211,9 @@ def test_a_classifier_is_pickled_and_its_model_saved(
 @pytest.mark.parametrize(
     ("parameters", "pixels", "message"),
     [
+        ({"epochs": "3"}, (8, 64), "The epochs is '3', a str; give a whole number"),
+        ({"epochs": 1.5}, (8, 64), "The epochs is 1.5, a float; give a whole number"),
+        ({"learning_rate": "fast"}, (8, 64), "The learning_rate is 'fast'; give a number"),
         ({"inference": "best"}, (8, 64), "no inference 'best'; choose codebook or full"),
         ({"codebook_size": 0}, (8, 64), "size of at least 1"),
         ({"latents": 0}, (8, 64), "size of at least 1"),

@@ -168,6 +168,13 @@ def test_masks_are_taken(kind: Any) -> None:
         (pictures()[None], r"\(1, 5, 1, 6, 6\); give \(batch, channel"),
         (torch.tensor(0.5), r"shape \(\); give \(batch, channel"),
         (pictures()[:0], "at least one image"),
+        (pictures().numpy().astype(object), "The images are an array of objects; give a tensor"),
+        ([[[[0.5], [0.5, 0.5]]]], "The images are rows of different lengths; give a tensor"),
+        ([[[0.5]], [[0.5], [0.5]]], "The images are rows of different lengths; give a tensor"),
+        (
+            torch.nested.nested_tensor([pictures()[0, 0], pictures()[1, 0]], layout=torch.jagged),
+            r"are a nested tensor; give images.to_padded_tensor\(0\)\.",
+        ),
         (
             pictures().permute(0, 2, 3, 1),
             r"channels in the last place; .*images.permute\(0, 3, 1, 2\).contiguous\(\)\.",
@@ -200,7 +207,10 @@ def test_what_are_no_images_is_told_in_a_sentence_by_every_door(images: Any, sen
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [
-        (torch.zeros(5), r"type float32; 5 images take whole numbers of shape \(5,\)"),
+        (torch.zeros(5), r"type float32; they are whole numbers: give labels.long\(\)\."),
+        (np.zeros(5), r"type float64; .* give np.asarray\(labels\).astype\(int\)\."),
+        (torch.full((5,), 0.5), r"type float32; 5 images take whole numbers of shape \(5,\)"),
+        (np.full(5, 2**64 - 1, dtype=np.uint64), r"Some labels are above 2\^63"),
         (np.full(5, math.nan), "whole numbers"),
         (nn.functional.one_hot(torch.arange(5)), r"labels.argmax\(1\) of one-hot rows"),
         (nn.functional.one_hot(torch.arange(5)).double().numpy(), r"labels.argmax\(1\) of one-hot rows"),
@@ -208,7 +218,7 @@ def test_what_are_no_images_is_told_in_a_sentence_by_every_door(images: Any, sen
         (torch.zeros(4).long(), "5 images take"),
         ([0, 1], "5 images take"),
         (3, "5 images take"),
-        (list("abcde"), "give a tensor, a NumPy array or a list of numbers"),
+        (list("abcde"), "The labels are words; give a tensor, a NumPy array or a list of numbers"),
         (None, "NoneType"),
         ([0, 1, 2, 3, -1], r"\[-1, 3\]; the model has the classes 0 to 2"),
         ([0, 1, 2, 3, 0], r"\[0, 3\]; the model has the classes 0 to 2"),

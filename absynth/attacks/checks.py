@@ -21,7 +21,7 @@ from absynth.attacks.target import private_randomness
 from absynth.errors import AbsynthError, first_line
 from absynth.inputs import whole_number
 from absynth.models.asked import Asked, find_asked, frozen
-from absynth.models.confidence import are_probabilities
+from absynth.models.confidence import ROUNDED_SUM, are_probabilities
 from absynth.norms import Norm
 from absynth.shapes import Images, Logits
 
@@ -39,6 +39,9 @@ TOLERANCE = 1e-3
 
 SATURATED = 1e-6
 """A largest probability that is nearer to 1 than this is saturated."""
+
+SQUASHED = 0.95
+"""Answers within [-1, 1] that go beyond this look like those of tanh, and not like small logits."""
 
 NOTABLE = 0.25
 """The share of images on which an attack without gradients has to be ahead before that is remarked on."""
@@ -126,9 +129,11 @@ def check_model(
                 f"{name} answers at random; attacked was the mean of its logits over {draws} draws, and an "
                 "adversarial counts if it holds for the mean over fresh ones."
             )
-        elif are_probabilities(logits):
-            remarks.append(_remark_on_probabilities(logits, name))
+        elif are_probabilities(shares := _as_shares(logits)):
+            remarks.append(_remark_on_probabilities(shares, name))
             model = with_logarithms(model, images)
+        elif (squashed := _remark_on_squashing(logits, name)) is not None:
+            remarks.append(squashed)
         remarks += _look_at_gradients(model, images, name)
     return Checked(model, random, tuple(remarks))
 
@@ -244,6 +249,27 @@ def _check_batches(model: nn.Module, images: Images, logits: Logits, scale: floa
 
 def _in_a_sentence(name: str) -> str:
     return "the model" if name == "The model" else name
+
+
+def _as_shares(logits: Logits) -> Logits:
+    """The answers over their sum where every row has the same one, as probabilities in percent have."""
+    sums = logits.double().sum(dim=1)
+    same = len(sums) > 1 and bool(sums[0] > 0) and bool(((sums / sums[0] - 1).abs() < ROUNDED_SUM).all())
+    return logits / sums[0].to(logits.dtype) if same else logits
+
+
+def _remark_on_squashing(logits: Logits, name: str) -> str | None:
+    """What to say of answers that a sigmoid or tanh seems to have made, which flattens gradients."""
+    if bool((logits >= 0).all()) and bool((logits <= 1).all()):
+        seems = "between 0 and 1, as a sigmoid gives"
+    elif bool((logits.abs() <= 1).all()) and bool((logits.abs() > SQUASHED).any()):
+        seems = "between -1 and 1, as tanh gives"
+    else:
+        return None
+    return (
+        f"{name} answers with numbers {seems}: where they are near their limits attacks see no way, and "
+        "the distances may be too large; give what goes into it."
+    )
 
 
 def _remark_on_probabilities(logits: Logits, name: str) -> str:

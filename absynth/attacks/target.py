@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from absynth.shapes import Images, Labels, Logits
 LARGEST_GAP = 1e6
 """A gap between logits above this is divided by this much only, so that no logit becomes NaN."""
 
+
+_ONE_AT_A_TIME = threading.RLock()
 
 Loss = Callable[[Logits, Labels], Scalars]
 
@@ -208,6 +211,7 @@ def private_randomness(seed: Any, device: torch.device) -> Iterator[None]:
     """Seeds the global generators inside the block; afterwards they are as before.
 
     Foolbox draws from those of torch and numpy and from no other; a user's model may draw from Python's own.
+    All threads share these generators: one that comes while another is inside waits until it has left.
 
     Args:
         seed: Seed of all three, at least 0.
@@ -219,9 +223,9 @@ def private_randomness(seed: Any, device: torch.device) -> Iterator[None]:
     import numpy as np
 
     seed = whole_number(seed, "seed", least=0)
-    state: Any = np.random.get_state()
-    own = random.getstate()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        state: Any = np.random.get_state()
+        own = random.getstate()
         try:
             torch.manual_seed(seed)
             np.random.seed(seed % 2**32)

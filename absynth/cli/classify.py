@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import json
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,37 +43,41 @@ def classify(
     classifier = load(model)
     if number and not classifier.domain.digits:
         raise AbsynthError(f"{model} is not for digits; --number reads digits: leave it out.")
-    paths = list(_expand(images))
-    failed = False
+    paths, failed = _expand(images)
     for start in range(0, len(paths), AT_ONCE):
         failed |= _classify_some(classifier, paths[start : start + AT_ONCE], number=number, as_json=as_json)
     if failed:
         raise typer.Exit(1)
 
 
-def _expand(paths: list[Path]) -> Iterator[Path]:
+def _expand(paths: list[Path]) -> tuple[list[Path], bool]:
     """Every picture that is named: of a folder its pictures, of a pattern what it matches, both in order.
 
-    Raises:
-        AbsynthError: If a folder has no pictures, or nothing matches a pattern.
+    Returns:
+        The pictures, and whether some folder or pattern has none, which is told.
     """
     from absynth.data.folders import describe_others, list_pictures
 
+    expanded: list[Path] = []
+    failed = False
     for path in paths:
         if path.is_dir():
             pictures, others = list_pictures(path)
             if others:
                 print(describe_others(path, others), file=sys.stderr)
             if not pictures:
-                raise AbsynthError(f"{path} holds no pictures; give a folder that does.")
-            yield from pictures
+                print(f"{path} holds no pictures; give a folder that does.", file=sys.stderr)
+                failed = True
+            expanded += pictures
         elif not path.exists() and glob.has_magic(str(path)):
             matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  absolute patterns, too
             if not matches:
-                raise AbsynthError(f"Nothing matches {path}; give a pattern that pictures match.")
-            yield from (Path(one) for one in matches)
+                print(f"Nothing matches {path}; give a pattern that pictures match.", file=sys.stderr)
+                failed = True
+            expanded += [Path(one) for one in matches]
         else:
-            yield path
+            expanded.append(path)
+    return expanded, failed
 
 
 def _classify_some(classifier: PretrainedModel, paths: list[Path], *, number: bool, as_json: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import typer
@@ -19,7 +20,7 @@ from absynth.cli.distal import distal
 from absynth.cli.export import export
 from absynth.cli.report import report
 from absynth.cli.speed import speed
-from absynth.cli.streams import make_streams_forgiving
+from absynth.cli.streams import close_output, make_streams_forgiving
 from absynth.cli.train import train
 from absynth.errors import AbsynthError, FailedTasksError
 
@@ -35,15 +36,30 @@ for command in (train, classify, certify, attack, audit, speed, bench, report, d
     app.command()(command)
 
 
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What goes wrong where standard output is a file on a full disk."""
+
+
+def _tell(message: str) -> None:
+    Console(stderr=True).print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True, highlight=False)
+
+
 def main() -> None:
     """Runs the command line; a mistake of the user's ends with one line and status 2, failed tasks with 1."""
     make_streams_forgiving()
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except AbsynthError as error:
-        Console(stderr=True).print(
-            f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True, highlight=False
-        )
+        _tell(str(error))
+        raise SystemExit(2) from None
+    except OSError as error:
+        if error.errno not in UNWRITABLE or error.filename is not None:
+            raise
+        close_output()
+        _tell(f"The output cannot be written ({error.strerror}); send it where there is room.")
         raise SystemExit(2) from None
     except FailedTasksError as error:
         print(error, file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 import sys
 
 SPELLED = {"∞": "inf", "…": "...", "≤": "<=", "≥": ">="}
@@ -27,6 +28,12 @@ def spell(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 codecs.register_error(ERRORS, spell)
+
+
+def close_output() -> None:
+    """Gives up standard output, so that what could not be written is not tried again when Python ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
 
 
 def make_streams_forgiving() -> None:

@@ -57,10 +57,11 @@ class Ink:
     clutter: Mask
 
 
-def no_ink(name: str) -> AbsynthError:
-    """What is told of a picture without ink."""
+def no_ink(name: str, found: float = 0.0) -> AbsynthError:
+    """What is told of a picture without ink, though it may have a little contrast."""
+    little = f": its values differ by {found:.1%} of the range" if found >= 0.0005 else ""
     return AbsynthError(
-        f"{name} shows no ink; give a picture of one digit that stands out from its background."
+        f"{name} shows no ink{little}; give a picture of one digit that stands out from its background."
     )
 
 
@@ -83,8 +84,9 @@ def find_ink(picture: Grey, name: str) -> Ink:
     if noise > QUIET:
         blur = max(0.5, side / 150)
         smooth = ndimage.gaussian_filter(picture, blur)
-    if contrast(smooth)[0] < max(LEAST_CONTRAST, ABOVE_NOISE * noise):
-        raise no_ink(name)
+    found = contrast(smooth)[0]
+    if found < max(LEAST_CONTRAST, ABOVE_NOISE * noise):
+        raise no_ink(name, found)
     window = max(3, round(PAPER_WINDOW * side))
     closed = ndimage.grey_closing(smooth, size=(window, window))
     # Ink takes away a share of the light that falls on the paper, be it much or little.

@@ -349,3 +349,23 @@ def test_rounded_inputs_are_told_as_masked_and_a_plain_network_is_not() -> None:
     assert any("may be masked" in remark for remark in told)
     plain = Around(healthy)
     assert absynth.attack(plain, IMAGES, plain(IMAGES).argmax(1), norm="l2", suite="quick").remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "seems"),
+    [
+        (lambda net, x: (3 * net(x)).sigmoid(), "between 0 and 1, as a sigmoid gives"),
+        (lambda net, x: (60 * net(x)).tanh(), "between -1 and 1, as tanh gives"),
+    ],
+)
+def test_squashed_answers_are_remarked_on(wrapped: Wrapped, seems: str) -> None:
+    (remark,) = check_model(Around(wrapped), IMAGES, name="mine").remarks
+    assert remark.startswith(f"mine answers with numbers {seems}")
+
+
+def test_probabilities_in_percent_are_attacked_by_their_logarithms() -> None:
+    percent = check_model(Around(lambda net, x: 100 * net(x).softmax(1)), IMAGES)
+    assert isinstance(percent.model, LogProbabilities)
+    attack = find_attack("ddn", "l2")
+    expected = attack(check_model(Around(lambda net, x: net(x).log_softmax(1)), IMAGES).model, IMAGES, LABELS)
+    assert torch.allclose(attack(percent.model, IMAGES, LABELS).distances, expected.distances, rtol=1e-2)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -206,6 +208,23 @@ def test_a_seed_that_is_none_leaves_the_generators_alone(seed: Any) -> None:
     assert np.array_equal(np.random.get_state()[1], before[0])
     assert random.getstate() == before[1]
     assert torch.equal(torch.get_rng_state(), before[2])
+
+
+def test_threads_draw_one_after_the_other() -> None:
+    device, start = torch.device("cpu"), torch.get_rng_state()
+
+    def draw(seed: int) -> list[float]:
+        with private_randomness(seed, device):
+            drawn = []
+            for _ in range(20):
+                drawn += [float(torch.rand(())), np.random.rand(), random.random()]
+                time.sleep(1e-4)
+            return drawn
+
+    expected = [draw(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(draw, range(4))) == expected
+    assert torch.equal(torch.get_rng_state(), start)
 
 
 def test_an_unknown_attack() -> None:

@@ -80,6 +80,20 @@ def test_a_method_can_be_asked_for_with_its_settings(monkeypatch: pytest.MonkeyP
     assert certifiable(nn.Flatten(), "pairs") is None
 
 
+def test_what_runs_a_model_faster_is_taken_off(toolbox: Any) -> None:
+    model, images = (
+        toolbox.random_codebook(0, classes=3, count=2, pixels=8),
+        toolbox.random_images(0, 3, 2, 4),
+    )
+    labels = model(images).argmax(1)
+    expected = certify(model, images, labels).radius
+    compiled = nn.Module()
+    compiled._orig_mod = model  # as in what torch.compile returns, which takes seconds
+    for wrapped in (nn.DataParallel(model), compiled, nn.DataParallel(nn.DataParallel(model))):
+        assert certifiable(wrapped) == certifiable(model)
+        assert torch.equal(certify(wrapped, images, labels).radius, expected)
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "sentence"),
     [

@@ -56,8 +56,19 @@ def test_a_pattern_is_expanded(pictures: Path) -> None:
     result = CliRunner().invoke(app, ["classify", str(pictures / "*.gif"), "--model", "cnn"])
     assert result.exit_code == 0
     assert "5.gif: 1, " in result.stdout
-    result = CliRunner().invoke(app, ["classify", str(pictures / "*.xyz"), "--model", "cnn"])
-    assert result.exit_code != 0
+
+
+def test_a_folder_or_pattern_without_pictures_is_named_and_the_others_answered(pictures: Path) -> None:
+    (pictures / "empty").mkdir()
+    names = [pictures / "0.png", pictures / "empty", pictures / "*.xyz", pictures / "2.webp"]
+    result = CliRunner().invoke(app, ["classify", *map(str, names), "--model", "cnn"])
+    assert result.exit_code == 1
+    first, last = result.stdout.splitlines()
+    assert "0.png: 7, " in first
+    assert "2.webp: 1, " in last
+    empty, pattern = result.stderr.splitlines()
+    assert empty.endswith("empty holds no pictures; give a folder that does.")
+    assert pattern.startswith("Nothing matches ") and pattern.endswith("give a pattern that pictures match.")
 
 
 def test_several_digits_are_told_and_read_when_asked(tmp_path: Path) -> None:

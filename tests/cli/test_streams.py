@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 from pathlib import Path
 
@@ -47,3 +48,15 @@ def test_an_infinite_distance_and_any_name_are_shown(
     holds = {"cp932": "猫", "utf-8": "猫"}.get(encoding, "\\u732b")
     assert f"{holds}.py" in shown.replace("\n", "")
     assert ("∞" if encoding in ("utf-8", "cp932") else "inf") in shown
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="it needs a device that is always full")
+def test_output_that_cannot_be_written_is_told_in_one_sentence() -> None:
+    code = "from absynth.cli import main; import sys; sys.argv = ['absynth', 'certify', '--help']; main()"
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert ended.returncode == 2
+    sentence = "Error: The output cannot be written (No space left on device); send it where there is room."
+    assert ended.stderr.strip() == sentence

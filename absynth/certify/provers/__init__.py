@@ -31,7 +31,8 @@ def certifiable(model: nn.Module, method: Method | str | None = None) -> Scope |
     >>> certifiable(CNN(), "pairs") is None
     True
     """
-    return next((scope for one in _asked_for(method) if (scope := one.scope(model))), None)
+    bare = _bare(model)
+    return next((scope for one in _asked_for(method) if (scope := one.scope(bare))), None)
 
 
 def prover_for(model: nn.Module, method: Method | str | None = None) -> Prover:
@@ -44,9 +45,10 @@ def prover_for(model: nn.Module, method: Method | str | None = None) -> Prover:
     Raises:
         AbsynthError: If there is none, or something is wrong with the model.
     """
+    bare = _bare(model)
     for one in _asked_for(method):
-        if one.scope(model):
-            return one.prover(model)
+        if one.scope(bare):
+            return one.prover(bare)
     if method is not None:
         raise AbsynthError(
             f"A {type(model).__name__} cannot be certified by the method '{_asked_for(method)[0].name}'; "
@@ -56,6 +58,15 @@ def prover_for(model: nn.Module, method: Method | str | None = None) -> Prover:
         f"A {type(model).__name__} cannot be certified; models that can are classifiers by prototypes "
         "(codebook-abs, nearest-neighbour, their binary forms), and abs has the paper's L2 estimate."
     )
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    """A model without what PyTorch puts around it to run it faster, which changes no answer."""
+    while isinstance(model, nn.DataParallel) or hasattr(model, "_orig_mod"):
+        inner = model.module if isinstance(model, nn.DataParallel) else model._orig_mod
+        assert isinstance(inner, nn.Module)
+        model = inner
+    return model
 
 
 def _asked_for(method: Method | str | None) -> list[Method]:
