@@ -97,7 +97,11 @@ def test_what_runs_a_model_faster_is_taken_off(toolbox: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "sentence"),
     [
-        ("nothing", {}, "There is no method 'nothing'; choose one of pairs, paper, constant."),
+        (
+            "nothing",
+            {},
+            "There is no method 'nothing'; choose one of pairs, paper, smoothing, ablation, constant.",
+        ),
         ("pairs", {"sigma": "1"}, "The method 'pairs' has no setting 'sigma'; it has none."),
         ("constant", {"sigma": "1"}, "The method 'constant' has no setting 'sigma'; its settings are size."),
         ("constant", {"size": "big"}, "The setting 'size' is 'big'; it must be a number."),

@@ -9,6 +9,9 @@ import torch
 
 import absynth
 from absynth.certify import Certifier
+from absynth.certify.provers import sampled
+from absynth.certify.provers.sampled import Majority
+from absynth.certify.provers.smoothing import Smoothing
 from absynth.errors import AbsynthError
 from absynth.evaluate import certification
 from absynth.evaluate.certification import (
@@ -33,11 +36,19 @@ def problem(monkeypatch):
     return model, images, model(images).argmax(1)
 
 
-def run(problem, out, norms=("l2", "l0"), indices=tuple(range(0, 20, 2))):
+def run(problem, out, norms=("l2", "l0"), indices=tuple(range(0, 20, 2)), method=None):
     model, images, labels = problem
     with progress_display(False) as progress:
         return run_certification(
-            model, images, labels, indices=indices, norms=norms, exact=False, out=out, progress=progress
+            model,
+            images,
+            labels,
+            indices=indices,
+            norms=norms,
+            exact=False,
+            out=out,
+            progress=progress,
+            method=method,
         )
 
 
@@ -70,6 +81,33 @@ def test_an_interrupted_run_goes_on(problem, tmp_path, monkeypatch):
     assert len(calls) == 3  # one piece was there already: 2 pieces, and the one that died
     assert records == run(problem, None)
     assert [path.name for path in tmp_path.iterdir()] == ["radii.json"]
+
+
+def test_an_interrupted_run_of_random_copies_ends_in_the_same_bytes(problem, tmp_path, monkeypatch):
+    monkeypatch.setattr(sampled, "IMAGES_AT_ONCE", 3)
+    method, norms = Smoothing(sigma=0.2, samples=300), ("l2", "l1")
+    once, twice, asked = tmp_path / "once.parquet", tmp_path / "twice.parquet", []
+    run(problem, once, norms, method=method)
+    votes = Majority.votes
+
+    def dies_in_the_third_piece(self, image, *arguments):
+        asked.append(image)
+        if len(asked) == 14:
+            raise KeyboardInterrupt
+        return votes(self, image, *arguments)
+
+    monkeypatch.setattr(Majority, "votes", dies_in_the_third_piece)
+    with pytest.raises(KeyboardInterrupt):
+        run(problem, twice, norms, method=method)
+    before = len(asked)
+    records = run(problem, twice, norms, method=method)
+    assert len(asked) - before < before  # the first two of four pieces were there already
+    assert twice.read_bytes() == once.read_bytes()
+    assert {record.confidence for record in records} == {0.999}
+    assert sum(record.radius > 0 for record in records) > 8
+    # pieces of other settings are others
+    other = run(problem, None, norms, method=Smoothing(sigma=0.2, samples=300, seed=1))
+    assert other != records
 
 
 def test_a_damaged_piece_is_named(problem, tmp_path):

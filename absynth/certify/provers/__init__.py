@@ -12,11 +12,13 @@ from typing import Any, get_args, get_type_hints
 from torch import nn
 
 from absynth.certify.prover import Method, Prover, Scope
+from absynth.certify.provers.ablation import Ablation
 from absynth.certify.provers.paper import Paper
 from absynth.certify.provers.prototypes import Pairs
+from absynth.certify.provers.smoothing import Smoothing
 from absynth.errors import AbsynthError
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (Pairs, Paper)}
+METHODS: dict[str, type[Method]] = {method.name: method for method in (Pairs, Paper, Smoothing, Ablation)}
 """By name, the better ones first: the first automatic one with a scope for a model certifies it."""
 
 
