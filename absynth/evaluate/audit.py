@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from absynth.attacks import suite_attacks
-from absynth.certify import certifiable
-from absynth.certify.codebook import find_prototypes
+from absynth.certify import Method, certifiable
+from absynth.certify.provers.sampled import Sampled
 from absynth.errors import AbsynthError
-from absynth.evaluate.certification import certify_images, radii
+from absynth.evaluate.balls import NOWHERE_ZERO, ball_points, check_balls
+from absynth.evaluate.certification import CertificateRecord, certify_images, radii
 from absynth.evaluate.data import read_for
+from absynth.evaluate.majority_audit import BEYOND, FURTHER, MajorityAudit, allowed_by_chance
 from absynth.evaluate.runner import run_benchmark
 from absynth.evaluate.store import ResultStore
 from absynth.evaluate.tasks import Preset, choose_images
-from absynth.models.prototypes import PrototypeClassifier
 from absynth.norms import Norm
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels
@@ -29,18 +28,6 @@ from absynth.zoo import load
 ATTACKED_AT_ONCE = 250
 """Images of a piece of the attacks."""
 
-ROUNDING = 2.0**-25
-"""How far the rounding of a pixel in [0, 1] to float32 can move it; points stay that far inside the ball."""
-
-NOWHERE_ZERO = 1e-12
-"""Added to directions, as the image may be a prototype itself."""
-
-BISECTIONS = 50
-"""Halvings of the search for the point where a ray meets the sphere within the box."""
-
-POINTS_AT_ONCE = 250
-"""Points that the model is asked about together."""
-
 
 @dataclass(frozen=True)
 class Violation:
@@ -48,7 +35,8 @@ class Violation:
 
     Attributes:
         norm: Of the radius.
-        source: The attack that found the adversarial, or ``"ball"`` for a random point.
+        source: The attack that found the adversarial, or ``"ball"`` for a random point; of a majority
+            ``"attack"`` for any attack, and ``"gradient"`` for a point down the gradient.
         index: Of the image in its split.
         radius: What was certified.
         distance: Of the adversarial.
@@ -73,6 +61,7 @@ class Audit:
         points: How many points of certified balls the model was asked about.
         tightest: The largest radius / smallest distance found, over all images; at most 1 if the law holds.
         violations: All that were found.
+        allowed: How many images may have one by chance, where radii hold with a probability.
     """
 
     norm: Norm
@@ -82,113 +71,12 @@ class Audit:
     points: int
     tightest: float
     violations: tuple[Violation, ...]
+    allowed: int = 0
 
-
-def ball_points(
-    images: Images, directions: Float[Tensor, "batch pixel"], radius: Float[Tensor, "batch"], norm: Norm
-) -> Images:
-    """Points of the box as far from the images as the radius allows, one in each direction.
-
-    Along the ray x + t d, clipped to [0, 1], the distance to x grows with t, so bisection finds the point on
-    the sphere; where the ray ends inside the ball, at a corner of the box, that corner is the point. For L0
-    the radius many pixels with the largest entries of d go to 0 or 1, by the entry's sign.
-
-    Args:
-        images: Float32 in [0, 1].
-        directions: Any but zero.
-        radius: Of each ball, float64.
-        norm: Of the balls.
-    """
-    start = images.flatten(1).double()
-    rays = directions.double()
-    if norm == "l0":
-        order = rays.abs().argsort(dim=1, descending=True).argsort(dim=1)
-        moved = torch.where(order < radius[:, None], (rays > 0).double(), start)
-        return moved.float().view_as(images)
-    if norm == "linf":
-        rays = rays.sign()
-    power = {"l2": 2.0, "l1": 1.0, "linf": torch.inf}[norm]
-    rays = rays / torch.linalg.vector_norm(rays, ord=power, dim=1, keepdim=True)
-    wanted = radius - ROUNDING * {"l2": math.sqrt(start.shape[1]), "l1": start.shape[1], "linf": 1}[norm]
-    low, high = torch.zeros_like(radius), torch.full_like(radius, float(2 * start.shape[1]))
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        reached = torch.linalg.vector_norm(
-            (start + middle[:, None] * rays).clamp(0, 1) - start, ord=power, dim=1
-        )
-        low = torch.where(reached <= wanted, middle, low)
-        high = torch.where(reached <= wanted, high, middle)
-    points: Tensor = (start + low[:, None] * rays).clamp(0, 1)
-    return points.float().view_as(images)
-
-
-def draw_directions(
-    model: PrototypeClassifier, images: Images, norm: Norm, generator: torch.Generator
-) -> Float[Tensor, "batch pixel"]:
-    """Where to look for a point of another class: half at random, half towards rivals.
-
-    A rival is the best prototype of a random class; its difference to the image says which way the rival
-    gains. For L1, which is spent best on few pixels, a random share of the smallest entries is dropped.
-
-    Args:
-        model: The classifier.
-        images: Where from.
-        norm: Of the ball.
-        generator: Source of every draw, on the CPU.
-    """
-    table, flat = model.prototypes().images, images.flatten(1)
-    classes = torch.randint(len(table), (len(flat),), generator=generator).to(flat.device)
-    towards = table[classes, model.nearest(images)[torch.arange(len(flat)), classes]] - flat
-    noise = torch.randn(flat.shape, generator=generator).to(flat.device)
-    even = (torch.arange(len(flat)) % 2 == 0)[:, None].to(flat.device)
-    directions = torch.where(even, noise, towards)
-    if norm == "l1":
-        dropped = (torch.rand(len(flat), 1, generator=generator).to(flat.device) * (flat.shape[1] - 1)).long()
-        ranks = directions.abs().argsort(dim=1).argsort(dim=1)
-        directions = torch.where(ranks < dropped, 0, directions)
-    return directions + NOWHERE_ZERO
-
-
-@torch.no_grad()
-def check_balls(
-    model: nn.Module,
-    images: Images,
-    labels: Labels,
-    radius: Float[Tensor, "batch"],
-    norm: Norm,
-    *,
-    count: int,
-    seed: int,
-    progress: Progress,
-) -> list[tuple[int, float]]:
-    """Asks the model about random points on the boundaries of certified balls.
-
-    Args:
-        model: A classifier by prototypes.
-        images: Whose radii are above 0.
-        labels: Their classes.
-        radius: Their certified radii, float64.
-        norm: Of the radii.
-        count: How many points; 0 if there are no images.
-        seed: Of the choice of images and directions.
-        progress: Where to show points done and left.
-
-    Returns:
-        The row and the distance of every point that is classified otherwise.
-    """
-    found = find_prototypes(model)
-    assert found is not None
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randint(max(1, len(images)), (count,), generator=generator)
-    changed: list[tuple[int, float]] = []
-    bar = progress.add_task(f"points of {norm} balls", total=count, note="")
-    for some in rows.split(POINTS_AT_ONCE):
-        directions = draw_directions(found[0], images[some], norm, generator)
-        points = ball_points(images[some], directions, radius[some], norm)
-        for row in some[model(points).argmax(1) != labels[some]].tolist():
-            changed.append((row, float(radius[row])))
-        progress.advance(bar, len(some))
-    return changed
+    @property
+    def refuted(self) -> bool:
+        """Whether more images have a violation than may have one."""
+        return len({violation.index for violation in self.violations}) > self.allowed
 
 
 def audit(
@@ -203,11 +91,15 @@ def audit(
     dataset: str = "mnist",
     seed: int = 0,
     load_model: Callable[[str], nn.Module] = load,
+    method: Method | None = None,
 ) -> list[Audit]:
     """Attacks certified images with every attack of a suite and looks around in their balls.
 
+    What is certified of a majority over random copies is attacked there, and a violation counts only if fresh
+    copies confirm it (:mod:`absynth.evaluate.majority_audit`).
+
     Args:
-        name: A model by prototypes, or one behind a threshold or a clamp.
+        name: A model that can be certified.
         norms: In which norms.
         suite: Of attacks.
         count: How many test images.
@@ -217,14 +109,17 @@ def audit(
         dataset: Name or path of a data set, of which the test split is used.
         seed: Of every draw.
         load_model: How a name becomes a classifier.
+        method: Of certifying; by default the best that certifies the model itself.
 
     Raises:
-        AbsynthError: If the model is not of that kind.
+        AbsynthError: If there are no certificates of the model.
     """
     model = load_model(name)
-    scope = certifiable(model)
+    scope = certifiable(model, method)
     if scope is None or not scope.proven:
-        raise AbsynthError(f"'{name}' has no certificates to check; name a model by prototypes.")
+        raise AbsynthError(
+            f"'{name}' has no certificates to check; name a model by prototypes, or a method for this one."
+        )
     read = read_for([name], dataset, "test")
     images, labels = read.images, read.labels
     indices = choose_images(len(images), count, seed)
@@ -237,7 +132,24 @@ def audit(
         exact=False,
         parts=out / "certificates",
         progress=progress,
+        method=method,
     )
+    if isinstance(method, Sampled):
+        return [
+            _audit_majority(
+                method,
+                model,
+                images,
+                labels,
+                [record for record in records if record.norm == norm],
+                norm=norm,
+                suite=suite,
+                points=points,
+                seed=seed,
+                progress=progress,
+            )
+            for norm in norms
+        ]
     preset = Preset(
         models=(name,),
         suite=suite,
@@ -284,3 +196,66 @@ def audit(
             )
         )
     return audits
+
+
+def _audit_majority(
+    method: Sampled,
+    model: nn.Module,
+    images: Images,
+    labels: Labels,
+    records: Sequence[CertificateRecord],
+    *,
+    norm: Norm,
+    suite: str,
+    points: int,
+    seed: int,
+    progress: Progress,
+) -> Audit:
+    """The audit in one norm of what holds with a probability.
+
+    Half of the points lie in random directions, a quarter where the attack found an adversarial, and a
+    quarter down the gradient.
+
+    Args:
+        method: That certified.
+        model: The base model.
+        images: The whole split.
+        labels: Its classes.
+        records: Of the norm.
+        norm: Which norm.
+        suite: Of attacks.
+        points: How many random points of certified balls.
+        seed: Of every draw.
+        progress: Where to show what is done and left.
+    """
+    attacks = tuple(one.name for one in suite_attacks(suite, norm))
+    certified = [record for record in records if record.radius > 0]
+    allowed = allowed_by_chance(len(certified), method.alpha)
+    if not certified:
+        return Audit(norm, len(records), attacks, 0, 0, 0.0, (), allowed)
+    rows = torch.tensor([record.index for record in certified])
+    radius = torch.tensor([record.radius for record in certified], dtype=torch.float64)
+    some = images[rows]
+    search = MajorityAudit(method, model, some, labels[rows], norm, seed)
+    every = torch.arange(len(some))
+    adversarials, steepest = search.attacked(suite, progress), search.steepest()
+    along = torch.cat([(some + factor * (adversarials - some)).clamp(0, 1) for factor in BEYOND])
+    found = search.refutations(every.repeat(len(BEYOND)), along, "attack", progress)
+    down = steepest.flatten(1) + NOWHERE_ZERO
+    along = torch.cat([ball_points(some, down, factor * radius, norm) for factor in FURTHER])
+    found += search.refutations(every.repeat(len(FURTHER)), along, "gradient", progress)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(len(some), (points,), generator=generator)
+    towards = torch.stack([(adversarials - some).flatten(1), down])[torch.arange(points) // 2 % 2, drawn]
+    noise = torch.randn(towards.shape, generator=generator)
+    directions = torch.where((torch.arange(points) % 2 == 0)[:, None], noise, towards) + NOWHERE_ZERO
+    balls = ball_points(some[drawn], directions, radius[drawn], norm)
+    within = [one for one in found if one.distance <= radius[one.row]]
+    within += search.refutations(drawn, balls, "ball", progress) if points else []
+    violations = tuple(
+        Violation(norm, one.source, certified[one.row].index, certified[one.row].radius, one.distance)
+        for one in within
+    )
+    ratios = [float(radius[one.row]) / max(one.distance, NOWHERE_ZERO) for one in found]
+    compared = len({one.row for one in found})
+    return Audit(norm, len(records), attacks, compared, points, max(ratios, default=0.0), violations, allowed)

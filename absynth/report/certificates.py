@@ -41,11 +41,11 @@ def certificate_tables(records: Sequence[CertificateRecord], title: str, dataset
     tables = []
     for norm in _norms(records):
         radius = radii(records, norm)
-        method = next(record.method for record in records if record.norm == norm)
-        caution = f". {WARNING}" if method == "paper" else ""
+        first = next(record for record in records if record.norm == norm)
+        caution = f". {WARNING}" if first.method == "paper" else ""
         table = Table(
             title=f"{title}: {NAMES[norm]} radii",
-            caption=f"{len(radius)} images, method '{method}'{caution}",
+            caption=f"{len(radius)} images, method '{first.method}'{how_sure(first.confidence)}{caution}",
             box=SIMPLE_HEAD,
             padding=0,
         )
@@ -68,6 +68,15 @@ def certificate_tables(records: Sequence[CertificateRecord], title: str, dataset
     return tables if union is None else [*tables, union]
 
 
+def how_sure(confidence: float | None) -> str:
+    """What a caption adds on radii that hold with a probability; nothing where they are certain.
+
+    >>> how_sure(0.999)
+    ', each radius holds with a probability of 99.9 %'
+    """
+    return "" if confidence is None else f", each radius holds with a probability of {100 * confidence:.8g} %"
+
+
 def closed_share(records: Sequence[CertificateRecord]) -> float:
     """The share of images whose gap between radius and adversarial counts as closed."""
     closed = [record.gap is not None and is_closed(record.gap, record.radius) for record in records]
@@ -79,7 +88,8 @@ def union_table(records: Sequence[CertificateRecord], title: str) -> Table | Non
     if not set(UNION) <= set(_norms(records)):
         return None
     sizes = ", ".join(f"{NAMES[norm]} {size:g}" for norm, size in UNION.items())
-    table = Table(title=f"{title}: all of {sizes} at once")
+    sure = how_sure(min((one.confidence for one in records if one.confidence is not None), default=None))
+    table = Table(title=f"{title}: all of {sizes} at once", caption=sure.removeprefix(", ") or None)
     table.add_column("images", justify="right")
     table.add_column("certified", justify="right")
     radius = {norm: radii(records, norm) for norm in UNION}
@@ -108,7 +118,8 @@ def audit_table(audits: Sequence[Audit], title: str) -> Table:
             str(entry.comparisons),
             str(entry.points),
             f"{entry.tightest:.4f}",
-            str(len(entry.violations)),
+            str(len(entry.violations))
+            + (f" ({entry.allowed} images may by chance)" if entry.allowed else ""),
         )
     return table
 

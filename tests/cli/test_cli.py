@@ -104,6 +104,20 @@ def test_audit_and_speed_print_a_table(small_codebook, tmp_path):
     assert "prototypes a class" in " ".join(timed.stdout.split())
 
 
+def test_a_majority_is_certified_and_audited(small_codebook, tmp_path):
+    out = tmp_path / "radii.csv"
+    options = ("--model", small_codebook, "-n", "2", "--quiet", "--set", "samples=100")
+    smoothing = ("--norm", "l2,l1", "--method", "smoothing", "--set", "sigma=0.1")
+    certified = run("certify", *options, *smoothing, "--out", str(out))
+    assert certified.returncode == 0, certified.stderr
+    assert len(out.read_text().splitlines()) == 1 + 2 * 2
+    assert "probability of 99.9 %" in " ".join(certified.stdout.split())
+    ablation = ("--norm", "l0", "--method", "ablation", "--set", "kept=700")
+    audited = run("audit", *options, *ablation, "--points", "4", "--out", str(tmp_path / "audit"))
+    assert audited.returncode == 0, audited.stderr
+    assert "violations" in audited.stdout
+
+
 def test_a_mistake_is_told_to_the_shell(pictures):
     folder, _ = pictures
     result = run("classify", str(folder / "text.png"))
@@ -137,5 +151,8 @@ def test_mistakes_end_with_one_line(pictures, tmp_path, fails):
     assert "no certificates to check" in fails(
         "audit", "--model", "cnn", "-n", "1", "--out", str(tmp_path / "a"), "--quiet"
     )
+    smoothed = ("--method", "smoothing", "-n", "1", "--quiet")
+    assert "gives no radii in l0" in fails("certify", "--model", "cnn", "--norm", "l0", *smoothed)
+    assert "There is no noise 'pink'" in fails("certify", "--model", "cnn", "--set", "noise=pink", *smoothed)
     assert "no list of numbers" in fails("speed", "--prototypes", "many")
     assert not list(tmp_path.iterdir())

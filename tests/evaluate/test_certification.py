@@ -152,6 +152,18 @@ def test_the_table_shows_mean_median_and_shares():
     assert (row["at 1"], row["at 1.5"], row["at 2"], row["at 3"]) == ("75.0%", "50.0%", "25.0%", "0.0%")
 
 
+def test_the_tables_say_how_sure_they_are():
+    sure = [record(0, 1.0)]
+    for norm in ("l1", "l2", "linf"):
+        sure.append(CertificateRecord(0, 1, 1, norm, 1.0, "smoothing sigma=0.5", False, confidence=0.999))
+    *tables, union = certificate_tables(sure[1:], "model", "mnist")
+    words = "each radius holds with a probability of 99.9 %"
+    assert [table.caption for table in tables] == [f"1 images, method 'smoothing sigma=0.5', {words}"] * 3
+    assert union.caption == words
+    (certain,) = certificate_tables(sure[:1], "model", "mnist")
+    assert certain.caption == "1 images, method 'pairwise'"
+
+
 def test_the_plot_is_written(problem, tmp_path):
     plot_certificates(run(problem, None), tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
