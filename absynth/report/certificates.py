@@ -118,8 +118,7 @@ def audit_table(audits: Sequence[Audit], title: str) -> Table:
             str(entry.comparisons),
             str(entry.points),
             f"{entry.tightest:.4f}",
-            str(len(entry.violations))
-            + (f" ({entry.allowed} images may by chance)" if entry.allowed else ""),
+            str(len(entry.violations)) + (f" ({entry.allowed} may be by chance)" if entry.allowed else ""),
         )
     return table
 
