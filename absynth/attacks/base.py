@@ -16,7 +16,7 @@ from absynth.attacks.door import Opened, opened
 from absynth.attacks.target import Target, misclassified, private_randomness
 from absynth.errors import AbsynthError
 from absynth.inputs import whole_number
-from absynth.models.asked import frozen
+from absynth.models.frozen import frozen
 from absynth.norms import Norm, distance
 from absynth.shapes import Images, Labels
 

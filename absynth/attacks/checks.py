@@ -20,8 +20,9 @@ from absynth.attacks.probabilities import with_logarithms
 from absynth.attacks.target import private_randomness
 from absynth.errors import AbsynthError, first_line
 from absynth.inputs import whole_number
-from absynth.models.asked import Asked, find_asked, frozen
+from absynth.models.asked import Asked, find_asked, unsure_of_mode
 from absynth.models.confidence import ROUNDED_SUM, are_probabilities
+from absynth.models.frozen import frozen
 from absynth.norms import Norm
 from absynth.shapes import Images, Logits
 
@@ -116,9 +117,10 @@ def check_model(
             again = [_ask_like(classes, model, images, name) for _ in range(REPETITIONS)]
             random = any(_differ(logits, other, scale) for other in again)
             if random and not allow_random:
+                mode = "put its networks into evaluation mode by .eval(), " if unsure_of_mode(model) else ""
                 raise AbsynthError(
                     f"{name} answers at random: the same image gets another answer the next time, so what an "
-                    "attack finds may be luck; take the randomness out, or allow it (--allow-random, "
+                    f"attack finds may be luck; {mode}take the randomness out, or allow it (--allow-random, "
                     "allow_random=True), which attacks the mean of its answers."
                 )
             if not random:

@@ -12,7 +12,8 @@ from torch import nn
 
 from absynth.attacks.target import private_randomness
 from absynth.inputs import check_classes, take_labels
-from absynth.models.asked import as_module, computing_type, frozen, own_type, serve
+from absynth.models.asked import as_module, computing_type, own_type, serve
+from absynth.models.frozen import frozen
 from absynth.models.pretrained import device_of
 from absynth.shapes import Images, Labels
 from absynth.surroundings import standard

@@ -11,7 +11,7 @@ from absynth.attacks.averaged import Averaged
 from absynth.attacks.base import AttackResult
 from absynth.attacks.batch import choose, keep_closer
 from absynth.attacks.target import Target, private_randomness
-from absynth.models.asked import frozen
+from absynth.models.frozen import frozen
 from absynth.norms import Norm, distance
 from absynth.shapes import Images, Labels
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from absynth.attacks import attack
 from absynth.attacks.target import margin_loss
 from absynth.certify.provers.sampled import Draws, Majority, Sampled, generator_for
-from absynth.models.asked import as_module, frozen, serve
+from absynth.models.asked import as_module, serve
+from absynth.models.frozen import frozen
 from absynth.norms import Norm, distance
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels, Logits

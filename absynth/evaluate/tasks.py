@@ -15,6 +15,7 @@ from absynth.attacks.averaged import DRAWS
 from absynth.attacks.suites import find_attack, suite_attacks
 from absynth.errors import AbsynthError
 from absynth.models.asked import answer
+from absynth.models.held import held_networks
 from absynth.models.pretrained import domain_of
 from absynth.norms import Norm
 from absynth.shapes import Images, Labels
@@ -179,7 +180,8 @@ def weights_hash(model: nn.Module) -> str:
     """SHA-256 over the names, types and values of all tensors, over the class and its config.
 
     Two models of equal hash decide alike, whatever they are called and wherever they are stored. A module
-    without a config is told apart by how it prints.
+    without a config is told apart by how it prints. Networks that a model reaches and does not own count, too
+    (:mod:`absynth.models.held`).
     """
     digest = hashlib.sha256(type(model).__qualname__.encode())
     if callable(config := getattr(model, "config", None)):
@@ -188,10 +190,11 @@ def weights_hash(model: nn.Module) -> str:
         # neither an address nor how many files were loaded before says anything of the model
         printed = re.sub(r" at 0x[0-9a-f]+", "", repr(model))
         digest.update(re.sub(r"(absynth_(?:model|helpers)_[0-9a-f]{12})_[0-9]+", r"\1", printed).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        content = tensor.detach().cpu().reshape(-1).view(torch.uint8)
-        digest.update(content.numpy().tobytes())
+    for part in (model, *held_networks(model)):
+        for name, tensor in sorted(part.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            content = tensor.detach().cpu().reshape(-1).view(torch.uint8)
+            digest.update(content.numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,7 +13,8 @@ from torch import Tensor, nn
 
 from absynth.errors import AbsynthError, first_line
 from absynth.inputs import Given, take_images
-from absynth.models.pretrained import PretrainedModel
+from absynth.models.frozen import frozen
+from absynth.models.held import all_modules, held_networks, tensors_of
 from absynth.shapes import Images
 
 LOOKED_AT = 2
@@ -27,9 +24,6 @@ SINGLE = (
     "The model answers with a single logit; it must answer with one for each of at least two classes: give a "
     "logit t as the two logits 0 and t."
 )
-KEPT = 2**16
-"""The largest buffer that is put back, in numbers: statistics are smaller, and copies of prototypes cost."""
-
 IN_PLACE = "The model changes the images that it is given in place; it is given copies."
 
 ARRAYS = "Can't call numpy() on Tensor that requires grad"
@@ -97,7 +91,7 @@ def find_asked(model: nn.Module) -> Asked | None:
 
 
 class Function(nn.Module):
-    """A function from images to logits as a module; networks that it uses by name become parts of it.
+    """A function from images to logits as a module; networks that it reaches become parts of it.
 
     Args:
         function: Any callable.
@@ -106,11 +100,24 @@ class Function(nn.Module):
     def __init__(self, function: Callable[[Any], Any]) -> None:
         super().__init__()
         self.function = function
-        self.networks = nn.ModuleList(_networks(function))
+        self.networks = nn.ModuleList(held_networks(function))
 
     def forward(self, images: Images) -> Any:
         """What the function answers."""
         return self.function(images)
+
+
+def unsure_of_mode(model: nn.Module) -> bool:
+    """Whether a module is in training mode in spite of :func:`frozen`, or no network was found to hold still.
+
+    Args:
+        model: Any module (:func:`as_module`), held by :func:`absynth.models.frozen.frozen`.
+    """
+    helpers = [part for part in model.modules() if isinstance(part, Asked | Function)]
+    own = {id(part) for helper in helpers for part in (helper, getattr(helper, "networks", None))}
+    parts = [part for part in all_modules(model) if id(part) not in own]
+    found = len(parts) > 1 or bool(parts and tensors_of(model))
+    return not found or any(getattr(part, "training", False) for part in parts)
 
 
 def as_module(model: Any) -> nn.Module:
@@ -119,25 +126,25 @@ def as_module(model: Any) -> nn.Module:
     Raises:
         AbsynthError: If it cannot be called, or its tensors have no values.
     """
-    if isinstance(model, nn.Module):
-        if any(one.is_meta for one in _tensors(model)):
-            raise AbsynthError(
-                "The model is on the device 'meta', where tensors have no values; load it on a CPU or GPU."
-            )
-        # tensors that were made in inference mode can be copied, but not be part of a graph
-        return deepcopy(model) if any(one.is_inference() for one in _tensors(model)) else model
-    if callable(model) and not isinstance(model, type):
-        return Function(model)
-    hint = f"; absynth.load('{model}') loads one by its name" if isinstance(model, str) else ""
-    raise AbsynthError(
-        f"The model is a {type(model).__name__}; give a torch.nn.Module, or a function from images to "
-        f"logits{hint}."
-    )
+    if not callable(model) or isinstance(model, type):
+        hint = f"; absynth.load('{model}') loads one by its name" if isinstance(model, str) else ""
+        raise AbsynthError(
+            f"The model is a {type(model).__name__}; give a torch.nn.Module, or a function from images to "
+            f"logits{hint}."
+        )
+    module = model if isinstance(model, nn.Module) else Function(model)
+    tensors = tensors_of(module)
+    if any(one.is_meta for one in tensors):
+        raise AbsynthError(
+            "The model is on the device 'meta', where tensors have no values; load it on a CPU or GPU."
+        )
+    # tensors that were made in inference mode can be copied, but not be part of a graph
+    return deepcopy(module) if module is model and any(one.is_inference() for one in tensors) else module
 
 
 def own_type(model: nn.Module) -> torch.dtype | None:
     """The floating type of a model's tensors; None if it has none."""
-    return next((one.dtype for one in _tensors(model) if one.is_floating_point()), None)
+    return next((one.dtype for one in tensors_of(model) if one.is_floating_point()), None)
 
 
 def computing_type(own: torch.dtype | None, images: Any) -> torch.dtype:
@@ -167,7 +174,7 @@ def serve(model: nn.Module, images: Any) -> Served:
     own = own_type(model)
     dtype = computing_type(own, images)
     own = own or dtype
-    tensors = _tensors(model)
+    tensors = tensors_of(model)
     given = take_images(images, dtype, tensors[0].device if tensors else None, None if own == dtype else own)
     helped = find_asked(model) is not None
     sample = given.seen[:LOOKED_AT].to(dtype if helped else own)
@@ -245,7 +252,7 @@ def answer(model: Any, images: Any) -> Tensor:
     module = as_module(model)
     own = own_type(module)
     dtype = computing_type(own, images)
-    tensors = _tensors(module)
+    tensors = tensors_of(module)
     given = take_images(images, dtype, tensors[0].device if tensors else None)
     with frozen(module), torch.no_grad():
         logits = read_logits(_call(module, given.seen.to(own or dtype)), len(given.seen))
@@ -254,76 +261,11 @@ def answer(model: Any, images: Any) -> Tensor:
     return logits.to(given.home) if logits.dtype == torch.float64 else logits.to(given.home, torch.float32)
 
 
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Holds a model in evaluation mode with parameters that collect no gradient, then puts all back.
-
-    So are small buffers put back, which a model may change in spite of the mode: counters, running means.
-
-    Args:
-        model: The model to hold still.
-    """
-    # an exported or frozen graph has no modes
-    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
-    parameters = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    buffers = _small_buffers(model)
-    try:
-        with suppress(NotImplementedError, AttributeError):
-            model.eval()
-        for parameter, _ in parameters:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for parameter, required in parameters:
-            parameter.requires_grad_(required)
-        with torch.no_grad():
-            for module, name, buffer, values in buffers:
-                if getattr(module, name, None) is not buffer:
-                    setattr(module, name, buffer)
-                if not torch.equal(buffer, values):
-                    buffer.copy_(values)
-
-
-def _small_buffers(model: nn.Module) -> list[tuple[nn.Module, str, Tensor, Tensor]]:
-    """Each small buffer with its module, its name and a copy; our own models change none of theirs."""
-    return [
-        (module, name, buffer, buffer.detach().clone())
-        for module in model.modules()
-        if not isinstance(module, PretrainedModel)
-        for name, buffer in module.named_buffers(recurse=False)
-        if buffer.numel() <= KEPT and buffer.layout == torch.strided
-        if not (buffer.is_meta or buffer.is_quantized or buffer.is_inference())
-    ]
-
-
 def _like_logits(entry: Any, count: int) -> bool:
     """Whether a part of an answer has the type and shape of logits."""
     array = isinstance(entry, np.ndarray) and entry.dtype.kind == "f"
     tensor = isinstance(entry, Tensor) and entry.is_floating_point()
     return (array or tensor) and entry.ndim == 2 and len(entry) == count and entry.shape[1] > 1
-
-
-def _tensors(model: nn.Module) -> list[Tensor]:
-    return [*model.parameters(), *model.buffers()]
-
-
-def _networks(function: Callable[..., Any]) -> list[nn.Module]:
-    """The modules that a function is a method of, that its code names, or that hang on it or its object."""
-    if isinstance(function, partial):
-        found = [function.func, *function.args, *function.keywords.values()]
-        inner = [] if isinstance(function.func, nn.Module) else _networks(function.func)
-        return [*inner, *(one for one in found if isinstance(one, nn.Module))]
-    owner = getattr(function, "__self__", function)
-    found = [owner]
-    if not isinstance(owner, nn.Module | ModuleType):
-        found += getattr(owner, "__dict__", {}).values()
-    for code in (function, type(function).__call__):
-        with suppress(TypeError, ValueError):
-            names = inspect.getclosurevars(code)
-            found += [*names.nonlocals.values(), *names.globals.values()]
-    return [one for one in found if isinstance(one, nn.Module)]
 
 
 def _look(model: nn.Module, images: Tensor) -> tuple[Any, bool, bool]:

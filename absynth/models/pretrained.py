@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from absynth.data.domain import DIGITS, Domain
 from absynth.errors import AbsynthError, first_line
 from absynth.files import write_bytes, write_text
+from absynth.models.held import tensors_of
 from absynth.surroundings import standard
 
 CONFIG_NAME = "config.json"
@@ -111,9 +112,7 @@ def domain_of(model: nn.Module) -> Domain | None:
 
 def device_of(model: nn.Module, otherwise: torch.device | str = "cpu") -> torch.device:
     """Where a model takes its images: where its tensors are, or ``otherwise`` if it has none."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device(otherwise)
+    return next((tensor.device for tensor in tensors_of(model)), torch.device(otherwise))
 
 
 def register(model_type: _Model) -> _Model:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import weakref
 from collections.abc import Callable
 from itertools import count
 
@@ -17,6 +18,7 @@ from absynth.attacks.averaged import Averaged
 from absynth.attacks.checks import check_model, remark_on_masking
 from absynth.attacks.probabilities import LogProbabilities
 from absynth.errors import AbsynthError
+from absynth.models.asked import as_module
 
 Wrapped = Callable[[nn.Module, Tensor], Tensor]
 
@@ -93,6 +95,28 @@ def test_answers_at_random_are_refused_unless_they_are_allowed(wrapped: Wrapped)
     assert isinstance(checked.model, Averaged)
     assert checked.model.draws == 7
     assert any("the mean of its logits over 7 draws" in remark for remark in checked.remarks)
+
+
+class Stubborn(nn.Dropout):
+    """Is in training mode whatever it is told."""
+
+    def train(self, mode: bool = True) -> Stubborn:
+        return super().train(True)
+
+
+def test_evaluation_mode_is_advised_where_it_may_help() -> None:
+    dropping = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(64, 3))
+    hidden = weakref.ref(dropping)
+    advised = [
+        as_module(lambda x: hidden()(1 * x)),
+        nn.Sequential(Stubborn(), nn.Flatten(), nn.Linear(64, 3)),
+    ]
+    for model in advised:
+        with pytest.raises(AbsynthError, match=r"at random: .* luck; put its networks .* \.eval\(\), take"):
+            check_model(model, IMAGES)
+    for model in (Around(RANDOM[0]).train(), as_module(Around(RANDOM[0]).forward)):
+        with pytest.raises(AbsynthError, match=r"at random: .* luck; take the randomness out"):
+            check_model(model, IMAGES)
 
 
 @pytest.mark.parametrize(

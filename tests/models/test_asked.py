@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+import weakref
 from collections import namedtuple
 from types import SimpleNamespace
 from typing import Any
@@ -19,8 +20,11 @@ from absynth.attacks.gradient_descent import FastGradient
 from absynth.attacks.target import Target
 from absynth.attacks.transfer import Transfer
 from absynth.errors import AbsynthError
+from absynth.evaluate.tasks import weights_hash
 from absynth.inference.decision import decide
+from absynth.models import held
 from absynth.models.asked import IN_PLACE, Asked, as_module, read_logits
+from absynth.models.held import held_networks
 
 SIDE = 6
 Output = namedtuple("Output", ["loss", "logits"])
@@ -136,16 +140,17 @@ def test_functions_are_models_and_their_networks_are_held_still(
 def test_no_parameter_collects_a_gradient_even_of_a_network_that_nobody_knows_of(
     network: nn.Sequential, images: Tensor
 ) -> None:
-    hidden = [network]
+    hidden = weakref.ref(network)
 
     class Hiding(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return hidden[0](x)
+            return hidden()(x)
 
     labels = network(images).argmax(1)
     expected = attack(network, images, labels, suite="quick")
     network[1].weight.grad = torch.full_like(network[1].weight, 7.0)
-    for model in (Hiding(), lambda x: hidden[0](1 * x)):
+    for model in (Hiding(), lambda x: hidden()(1 * x)):
+        assert held_networks(model) == []
         assert torch.equal(attack(model, images, labels, suite="quick").distances, expected.distances)
     assert bool((network[1].weight.grad == 7).all()) and network[1].bias.grad is None
 
@@ -317,17 +322,21 @@ def test_a_plain_module_is_asked_as_it_is(network: nn.Module, images: Tensor) ->
 
 
 class Counting(nn.Module):
-    """A network that counts its calls, and lets its statistics run on whatever the mode."""
+    """A network that counts its calls and remembers images, and lets its statistics run on in any mode."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, remembered: int = 70_000) -> None:
         super().__init__()
         self.network, self.norm = network, nn.BatchNorm2d(1)
         self.register_buffer("calls", torch.zeros(()))
         self.register_buffer("replaced", torch.zeros(()))
+        self.register_buffer("unset", None)
+        self.register_buffer("memory", torch.zeros(remembered))
 
     def forward(self, images: Tensor) -> Tensor:
         self.calls += 1
         self.replaced = self.replaced + 1
+        self.unset = images.detach().mean()
+        self.memory[: images[0].numel()] = images.detach()[0].flatten()
         self.norm.train()
         self.norm(images)
         return self.network(images)
@@ -340,12 +349,47 @@ def test_what_a_model_changes_of_its_buffers_is_put_back(network: nn.Module, ima
     decide(model, images)
     with pytest.raises(AbsynthError, match="batch"):
         attack(lambda x: model(x) + model.norm(x).flatten(1)[:, :3], images, [0, 1, 2, 0], suite="quick")
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    after = model.state_dict()
+    assert set(after) == set(before)
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
     assert not model.norm.training
 
 
+def test_a_buffer_too_large_for_a_copy_is_told_if_it_is_written_to(
+    network: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ABSYNTH_MEMORY", "1")
+    sentence = r"writes into its buffer 'memory' .* set ABSYNTH_MEMORY to at least 2 \(megabytes\)\.$"
+    for ask in (decide, lambda model, images: attack(model, images, [0, 1, 2, 0], suite="quick")):
+        with pytest.raises(AbsynthError, match=sentence):
+            ask(Counting(network, 100_000).eval(), images)
+    # what is only read takes no copy
+    held = nn.Sequential(network, nn.Identity())
+    held[1].register_buffer("memory", torch.zeros(100_000))
+    assert decide(held, images) == decide(network, images)
+    monkeypatch.setenv("ABSYNTH_MEMORY", "2")
+    decide(Counting(network, 100_000).eval(), images)
+
+
 class Holding:
-    """No module, but one is an attribute of it."""
+    """No module, but one is an attribute of it, or lies in one."""
+
+    networks = None
+
+    def __init__(self, network: Any) -> None:
+        self.network = network
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return first(self.network)(images)
+
+    def answer(self, images: Tensor) -> Tensor:
+        return self(images)
+
+
+class Slots:
+    """No module, and without a dictionary of attributes."""
+
+    __slots__ = ("empty", "network")
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
@@ -353,8 +397,45 @@ class Holding:
     def __call__(self, images: Tensor) -> Tensor:
         return self.network(images)
 
+
+class Listing(nn.Module):
+    """A module that does not own its network, and names it in another method."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.networks = [network]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.answer(images)
+
     def answer(self, images: Tensor) -> Tensor:
-        return self.network(images)
+        return self.networks[0](images)
+
+
+def first(held: Any) -> Any:
+    """The first of what is held, at any depth."""
+    while not callable(held):
+        held = next(iter(held.values())) if isinstance(held, dict) else held[0]
+    return held
+
+
+def in_a_circle(network: nn.Module) -> Holding:
+    """A list that has itself as its second entry."""
+    circle: list[Any] = [network]
+    circle.append(circle)
+    return Holding(circle)
+
+
+def as_attribute_of_a_class(network: nn.Module) -> Any:
+    """An object whose class has the network."""
+
+    class Shared(Holding):
+        networks = (network,)
+
+        def __call__(self, images: Tensor) -> Tensor:
+            return self.networks[0](images)
+
+    return Shared(None)
 
 
 @pytest.mark.parametrize(
@@ -366,6 +447,18 @@ class Holding:
         lambda network: functools.partial(lambda x, held: held(x), held=network),
         functools.partial,
         lambda network: functools.partial(Holding(network)),
+        lambda network: Holding([network]),
+        lambda network: Holding((network,)).answer,
+        lambda network: Holding({"members": [{"one": network}]}),
+        lambda network: Holding([Holding({"one": Holding(network)})]),
+        lambda network: Holding([lambda x: network(1 * x)]),
+        lambda network: lambda x, held=(network,): held[0](x),
+        in_a_circle,
+        as_attribute_of_a_class,
+        Slots,
+        Listing,
+        lambda network: nn.Sequential(Listing(network)),
+        lambda network: functools.lru_cache(Holding([network]).answer),
     ],
 )
 def test_networks_that_hang_on_a_callable_are_put_into_evaluation_mode(
@@ -376,4 +469,34 @@ def test_networks_that_hang_on_a_callable_are_put_into_evaluation_mode(
     expected = attack(network, images, labels, suite="quick")
     found = attack(form(dropping), images, labels, suite="quick")
     torch.testing.assert_close(found.distances, expected.distances)
+    assert [one.label for one in decide(form(dropping), images)] == labels.tolist()
     assert dropping.training
+    assert all(one.requires_grad and one.grad is None for one in network.parameters())
+
+
+def test_a_model_of_many_entries_is_searched_to_a_bound(network: nn.Module) -> None:
+    assert held_networks([*range(held.MOST_ENTRIES - 1), network]) == [network]
+    assert held_networks([*range(held.MOST_ENTRIES), network]) == []
+    deep: Any = network
+    for _ in range(held.DEEPEST):
+        deep = [deep]
+    assert held_networks(deep) == [network]
+    assert held_networks([deep]) == []
+
+
+def test_a_network_in_a_list_has_the_type_that_the_model_computes_in(
+    network: nn.Module, images: Tensor
+) -> None:
+    double = copy.deepcopy(network).double()
+    for model in (Holding([double]), Listing(double)):
+        found = attack(model, images, double(images.double()).argmax(1), suite="quick")
+        assert found.adversarials.dtype == torch.float64
+
+
+def test_a_model_that_reaches_another_network_has_another_identity(network: nn.Module) -> None:
+    other = copy.deepcopy(network)
+    assert weights_hash(Listing(network)) == weights_hash(Listing(other))
+    with torch.no_grad():
+        other[1].bias += 1
+    assert weights_hash(Listing(network)) != weights_hash(Listing(other))
+    assert weights_hash(as_module(Holding([network]))) != weights_hash(as_module(Holding([other])))

@@ -24,7 +24,8 @@ from absynth.certify.prover import Scope
 from absynth.errors import AbsynthError
 from absynth.inputs import check_classes, whole_number
 from absynth.memory import at_once
-from absynth.models.asked import as_module, frozen, serve
+from absynth.models.asked import as_module, serve
+from absynth.models.frozen import frozen
 from absynth.norms import Norm
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels, Logits
