@@ -82,11 +82,13 @@ def bench(
         with progress_display(not quiet) as progress:
             statuses = benchmark_status(chosen, store, progress)
         console.print(status_table(statuses, folder))
+        show_remarks(remark for status in statuses for remark in status.remarks)
         return
     if action == "plan":
         with progress_display(not quiet) as progress:
             schedule = benchmark_schedule(chosen, store, progress)
         console.print(schedule_table(schedule, folder))
+        show_remarks(schedule.remarks)
         return
     with open_engine_and_progress(engine, quiet=quiet) as (opened, progress):
         result = run_benchmark(chosen, store, progress, engine=opened)

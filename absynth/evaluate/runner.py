@@ -21,7 +21,7 @@ from absynth.evaluate.data import read_for
 from absynth.evaluate.models import identity, load_classifier
 from absynth.evaluate.smallest import keep_smallest
 from absynth.evaluate.store import Record, ResultStore
-from absynth.evaluate.tasks import Preset, Task, choose_images, data_hash, plan
+from absynth.evaluate.tasks import Preset, Task, choose_images, data_hash, misfits, plan
 from absynth.models.asked import answer
 from absynth.models.pretrained import device_of
 from absynth.progress import Progress
@@ -121,9 +121,11 @@ class _Benchmark:
                 continue
             model, weights = candidate.model, candidate.weights
             self.hashes[name] = weights
-            self.remarks += ((name, remark) for remark in candidate.remarks)
-            if candidate.remarks:
-                store.put_json("checks", f"{weights[:24]}-{data[:24]}", {"remarks": candidate.remarks})
+            left_out = misfits(preset, name, model, images.shape[1:])
+            self.remarks += ((name, remark) for remark in (*candidate.remarks, *left_out))
+            for kind, remarks in (("", candidate.remarks), ("-left-out", left_out)):
+                if remarks:
+                    store.put_json("checks", f"{weights[:24]}-{data[:24]}{kind}", {"remarks": remarks})
             tasks = plan(
                 preset, name, model, weights=weights, data=data, indices=chosen, shape=images.shape[1:]
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -32,6 +32,7 @@ class Schedule:
         work: Seconds of all tasks together, their starts included.
         longest: Seconds of the longest task, its start included; no number of cores does it in less.
         enough: The smallest number of cores that does it in that time.
+        remarks: Which attacks were left out, a sentence each.
     """
 
     tasks: int
@@ -40,6 +41,7 @@ class Schedule:
     work: float
     longest: float
     enough: int
+    remarks: tuple[str, ...] = ()
 
 
 def makespan(seconds: Sequence[float], cores: int) -> float:
@@ -105,9 +107,8 @@ def benchmark_schedule(
     Raises:
         AbsynthError: As for :func:`absynth.evaluate.runner.run_benchmark`, or if no task has a known time.
     """
-    times = [
-        time for _, tasks in planned_tasks(preset, progress, load_model) for time in task_times(store, tasks)
-    ]
+    models = list(planned_tasks(preset, progress, load_model))
+    times = [time for planned in models for time in task_times(store, planned.tasks)]
     known = [time.estimate if time.measured is None else time.measured for time in times]
     seconds = [duration for duration in known if duration is not None]
     if not seconds:
@@ -115,4 +116,5 @@ def benchmark_schedule(
             f"{store.folder} holds no task of this benchmark to go by; run it with -n {preset.shard} "
             "first, which is the first task of each attack."
         )
-    return schedule(seconds, untimed=len(known) - len(seconds))
+    remarks = tuple(remark for planned in models for remark in planned.remarks)
+    return replace(schedule(seconds, untimed=len(known) - len(seconds)), remarks=remarks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import nn
@@ -13,7 +13,7 @@ from absynth.evaluate.candidates import check_candidate, first_images
 from absynth.evaluate.data import read_for
 from absynth.evaluate.models import identity, load_classifier
 from absynth.evaluate.store import ResultStore
-from absynth.evaluate.tasks import Preset, Task, choose_images, data_hash, plan
+from absynth.evaluate.tasks import Preset, Task, choose_images, data_hash, misfits, plan
 from absynth.progress import Progress
 
 
@@ -28,6 +28,7 @@ class ModelStatus:
         spent: Seconds that the finished tasks took.
         left: Seconds that the other tasks will take, those of ``untimed`` attacks not counted.
         untimed: Attacks, each with its norm, that have tasks left and none finished to go by.
+        remarks: Which attacks were left out, a sentence each.
     """
 
     model: str
@@ -36,6 +37,7 @@ class ModelStatus:
     spent: float
     left: float
     untimed: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,21 @@ class TaskTime:
     done: bool
     measured: float | None
     estimate: float | None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a benchmark consists of for one model.
+
+    Attributes:
+        model: Its name.
+        tasks: All of its tasks.
+        remarks: Which attacks were left out, a sentence each.
+    """
+
+    model: str
+    tasks: list[Task]
+    remarks: tuple[str, ...]
 
 
 def model_status(store: ResultStore, model: str, tasks: Sequence[Task]) -> ModelStatus:
@@ -132,12 +149,15 @@ def benchmark_status(
     Raises:
         AbsynthError: As for :func:`absynth.evaluate.runner.run_benchmark`.
     """
-    return [model_status(store, name, tasks) for name, tasks in planned_tasks(preset, progress, load_model)]
+    return [
+        replace(model_status(store, planned.model, planned.tasks), remarks=planned.remarks)
+        for planned in planned_tasks(preset, progress, load_model)
+    ]
 
 
 def planned_tasks(
     preset: Preset, progress: Progress, load_model: Callable[[str], nn.Module] | None
-) -> Iterator[tuple[str, list[Task]]]:
+) -> Iterator[Planned]:
     """Each model of a benchmark with all of its tasks.
 
     Args:
@@ -161,5 +181,6 @@ def planned_tasks(
         if preset.allow_random:
             candidate = check_candidate(name, model, weights, first_images(images, preset), preset)
             model, weights = candidate.model, candidate.weights
-        yield name, plan(preset, name, model, weights=weights, data=data, indices=chosen, shape=shape)
+        tasks = plan(preset, name, model, weights=weights, data=data, indices=chosen, shape=shape)
+        yield Planned(name, tasks, misfits(preset, name, model, shape))
         progress.advance(bar)

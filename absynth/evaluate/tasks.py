@@ -246,12 +246,10 @@ def plan(
         AbsynthError: If the suite has no attack of that name.
     """
     tasks = []
-    # a model of this package says itself what it is for
-    foreign = preset.attacks and domain_of(model) is None
-    classes = answer(model, torch.zeros(1, *shape, device="cpu")).shape[1] if foreign else None
+    classes = _count_classes(preset, model, shape)
     for norm, names in preset.attacks.items():
         for attack in (find_attack(one, norm, preset.suite) for one in names):
-            if not attack.applies_to(model) or (classes is not None and not attack.fits(shape, classes)):
+            if not (attack.applies_to(model) and attack.fits(shape, classes)):
                 continue
             chosen = indices[: preset.images_for(attack.name)]
             for start in range(0, len(chosen), preset.shard):
@@ -269,3 +267,32 @@ def plan(
                     )
                 )
     return tasks
+
+
+def misfits(preset: Preset, name: str, model: nn.Module, shape: torch.Size) -> tuple[str, ...]:
+    """Which attacks are left out, as they bring along what the model does not fit; a sentence each.
+
+    Args:
+        preset: Which attacks.
+        name: Of the model.
+        model: The model itself.
+        shape: Of an image: channel, height, width.
+    """
+    classes = _count_classes(preset, model, shape)
+    left_out: dict[str, list[Norm]] = {}
+    for norm, names in preset.attacks.items():
+        for attack in (find_attack(one, norm, preset.suite) for one in names):
+            if not attack.fits(shape, classes):
+                left_out.setdefault(attack.name, []).append(norm)
+    return tuple(
+        f"The attack '{attack}' ({', '.join(norms)}) was left out for {name}: what it begins from is for "
+        "images of another size or for other classes."
+        for attack, norms in left_out.items()
+    )
+
+
+def _count_classes(preset: Preset, model: nn.Module, shape: torch.Size) -> int:
+    """How many classes a model tells apart, if anything is attacked."""
+    if (domain := domain_of(model)) is not None:
+        return len(domain.class_names)
+    return answer(model, torch.zeros(1, *shape, device="cpu")).shape[1] if preset.attacks else 0

@@ -51,12 +51,17 @@ MARK = Path("MARK")
 DRIVER = os.getpid()
 
 class Brightness(nn.Module):
-    def __init__(self, pause=0.0, deadly=False, broken=False):
+    def __init__(self, pause=0.0, deadly=False, broken=False, noisy=False, small=False):
         super().__init__()
         self.pause, self.deadly, self.broken = pause, deadly, broken
+        self.noisy, self.small = noisy, small
 
     def forward(self, images):
         time.sleep(self.pause)
+        if self.noisy:
+            return darkness(images) + torch.randn(len(images), 2)
+        if self.small and len(images) > 16:
+            raise ValueError("too many at once")
         if self.broken and images.requires_grad and images.sum() > 0:
             raise RuntimeError("the gradient is out of order")
         if self.deadly and os.getpid() != DRIVER and not MARK.exists():
@@ -75,6 +80,12 @@ def make_deadly():
 
 def make_broken():
     return Brightness(broken=True)
+
+def make_noisy():
+    return Brightness(noisy=True)
+
+def make_small():
+    return Brightness(small=True)
 """
 
 BESIDE = """
@@ -245,6 +256,31 @@ def test_a_failing_task_is_told_and_the_others_are_done(
     assert "6 tasks failed, the others are done" in errors
     assert {attack for _, _, attack, _ in rows(tmp_path)} == {"salt-and-pepper"}
     assert len(rows(tmp_path)) == 6
+
+
+@pytest.mark.usefixtures("engine")
+def test_both_engines_refuse_the_same_models_and_go_on_with_the_others(
+    run: Callable[..., int],
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One answers at random, which is seen here; one raises for the clean images, where it is asked."""
+    models = ("my_file.py:make_noisy", "my_file.py:make_small", "my_file.py:make_model")
+    command = arguments(folder, tmp_path / "ray", *models)
+    assert run(*command, "--engine", "ray") == 2
+    output, errors = capsys.readouterr()
+    assert "make_model" in output
+    assert "make_noisy" not in output and "make_small" not in output
+    assert "my_file.py:make_noisy answers at random" in errors
+    assert "my_file.py:make_small raises ValueError for images of shape (20, 1, 28, 28)" in errors
+    assert "too many at once" in errors and "Traceback" not in errors
+    assert run(*arguments(folder, tmp_path / "local", *models)) == 2
+    # the store may hold what a refused model did before
+    ours = [row for row in rows(tmp_path / "ray") if row[0] == models[2]]
+    assert sorted(ours) == sorted(row for row in rows(tmp_path / "local") if row[0] == models[2])
+    assert len(ours) == 3 * 6
+    assert {row[0] for row in rows(tmp_path / "ray")} <= set(models[1:])
 
 
 @pytest.mark.parametrize(

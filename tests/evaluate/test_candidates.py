@@ -13,9 +13,12 @@ import pytest
 
 from absynth.cli import main
 from absynth.evaluate.runner import BenchmarkResult, run_benchmark
+from absynth.evaluate.schedule import benchmark_schedule
+from absynth.evaluate.status import benchmark_status
 from absynth.evaluate.store import ResultStore
 from absynth.evaluate.tasks import Preset
 from absynth.progress import Progress
+from absynth.report.results import read_results
 
 MODELS = """
 import torch
@@ -245,3 +248,38 @@ def test_a_model_that_breaks_only_when_its_clean_accuracy_is_counted_is_refused(
     assert list(result.clean_accuracy) == list(result.weights) == [names[1]]
     assert {task.model for task in result.tasks} == {names[1]}
     assert all(names[0] not in remark for remark in result.remarks)
+
+
+def test_an_attack_that_does_not_fit_a_model_is_told_wherever_it_is_planned_or_reported(
+    file: str, progress: Progress, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preset = Preset(
+        models=(f"{file}:make",),
+        suite="paper",
+        attacks={"l2": ("transfer", "fgm"), "linf": ("transfer",)},
+        images=2,
+        clean_images=12,
+        dataset="two.npz",
+    )
+    told = (
+        "The attack 'transfer' (l2, linf) was left out for my.py:make: what it begins from is for images of "
+        "another size or for other classes."
+    )
+    result = run_benchmark(preset, ResultStore("results"), progress)
+    assert told in result.remarks
+    assert {task.attack for task in result.tasks} == {"fgm"}
+    assert benchmark_status(preset, ResultStore("results"), progress)[0].remarks == (told,)
+    assert benchmark_schedule(preset, ResultStore("results"), progress).remarks == (told,)
+    assert told in read_results(Path("results")).remarks
+    attacks = 'l2 = ["transfer", "fgm"], linf = ["transfer"]'
+    Path("some.toml").write_text(
+        f'models = ["{file}:make"]\ndataset = "two.npz"\nsuite = "paper"\nimages = 2\nclean_images = 12\n'
+        f"attacks = {{{attacks}}}\n"
+    )
+    for action in ("status", "plan"):
+        command = ["absynth", "bench", action, "--config", "some.toml", "--out", "results", "--quiet"]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+        assert capsys.readouterr().err.splitlines() == [told]
