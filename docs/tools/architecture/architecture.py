@@ -41,7 +41,7 @@ COLOURS = ("#0072B2", "#009E73", "#B8A800", "#D55E00", "#CC79A7")
 LINES = "#D8D8D8"
 """Colour of the lines that the eye follows."""
 
-HOUSE, NAMES, LETTERS = 4.75, 0.95, 72
+HOUSE, NAMES, LETTERS = 4.9, 1.1, 72
 """Inches across the house, and across its column of names; letters on a line of a purpose."""
 
 LINE, GAP, ROOF, EDGE = 0.115, 0.055, 0.85, 0.06
