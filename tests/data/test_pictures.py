@@ -53,6 +53,35 @@ def test_every_mode_of_png(mode: str, tmp_path: Path) -> None:
     assert np.allclose(read_picture(tmp_path / "a.png"), grey / 255, atol=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "RGB"])
+def test_jpegs_of_print_shops_and_cameras(mode: str, tmp_path: Path) -> None:
+    """Ink is dark in each of them; a page of CMYK that is taken for its negative would be seen."""
+    picture = Image.fromarray(GREY).convert("RGB").convert(mode)
+    picture.save(tmp_path / "a.jpg", quality=100)
+    with Image.open(tmp_path / "a.jpg") as written:
+        assert written.mode == ("CMYK" if mode == "CMYK" else "RGB")
+    assert np.allclose(read_picture(tmp_path / "a.jpg"), GREY / 255, atol=3 / 255)
+
+
+@pytest.mark.parametrize("top", [1, 255, 65535])
+def test_a_tiff_of_real_numbers_is_scaled_by_what_they_reach(top: int, tmp_path: Path) -> None:
+    values = (GREY / 255 * top).astype(np.float32)
+    values[0, 0], values[0, 1] = np.nan, -top
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    with Image.open(tmp_path / "a.tif") as written:
+        assert written.mode == "F"
+    expected = GREY / 255
+    expected[0, :2] = 0
+    assert np.allclose(read_picture(tmp_path / "a.tif"), expected, atol=1e-6)
+
+
+def test_a_tiff_of_16_bits_or_of_four_inks(tmp_path: Path) -> None:
+    Image.fromarray(GREY.astype(np.uint16) * 257).save(tmp_path / "grey.tif")
+    Image.fromarray(GREY).convert("CMYK").save(tmp_path / "inks.tif")
+    for name in ("grey.tif", "inks.tif"):
+        assert np.allclose(read_picture(tmp_path / name), GREY / 255, atol=1e-5)
+
+
 @pytest.mark.parametrize(("ink", "background"), [(0, 1), (255, 0)])
 def test_a_transparent_background_contrasts_with_the_ink(ink: int, background: int, tmp_path: Path) -> None:
     pixels = np.zeros((10, 10, 4), dtype=np.uint8)
