@@ -34,6 +34,7 @@ from absynth.inference import ABS, CodebookABS
 from absynth.inference.codebook import draw_latents
 from absynth.inference.latent import fast_settings
 from absynth.inputs import MOST, digits, offender, whole_number
+from absynth.models.asked import from_outside
 from absynth.models.confidence import logits_to_probabilities
 from absynth.models.pretrained import PretrainedModel
 from absynth.models.vae import VAE
@@ -351,7 +352,9 @@ class ABSClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _logits(self, X: Any) -> Logits:
         with standard(gradients=False):
-            return torch.cat([self.model_(some) for some in self._checked(X).split(IMAGES_AT_ONCE)])
+            images = self._checked(X)
+            model = from_outside(self.model_, images.dtype)
+            return torch.cat([model(some) for some in images.split(IMAGES_AT_ONCE)])
 
 
 def _draw(random_state: Any, below: int) -> int:

@@ -233,7 +233,7 @@ def check_type(images: Any, own: torch.dtype | None = None) -> None:
 
     Args:
         images: Whatever the caller gave.
-        own: The model's type; by default any floating one. Under autocast it may be another one too.
+        own: The model's type; by default any floating one. Under autocast, one in float32 takes others too.
 
     Raises:
         AbsynthError: If it is not; the sentence says how to make one.
@@ -257,7 +257,9 @@ images.to(torch.float32).
             f"The images are {_name(images.dtype)}; a model itself is called with floats in [0, 1]: give it "
             f"images.float(){remedy}."
         )
-    if own is not None and not torch.is_autocast_enabled(images.device.type):
+    # which autocast allows for, of models in float32 alone
+    mixed = own == torch.float32 and torch.is_autocast_enabled(images.device.type)
+    if own is not None and not mixed:
         raise AbsynthError(
             f"The images are {_name(images.dtype)} and the model computes in {_name(own)}; give it "
             f"images.to({own})."

@@ -333,6 +333,8 @@ def test_tensors_without_values_are_told() -> None:
 def test_another_floating_type_is_taken_under_autocast() -> None:
     with torch.autocast("cpu"):
         check_type(torch.zeros(1, 1, 3, 3).bfloat16(), torch.float32)
+        with pytest.raises(AbsynthError, match="are float32 and the model computes in float16"):
+            check_type(torch.zeros(1, 1, 3, 3), torch.float16)
 
 
 def proven(images: Any, labels: Tensor, norm: Norm, exact: bool = False) -> Certificate:

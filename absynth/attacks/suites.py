@@ -18,9 +18,19 @@ from absynth.attacks.door import opened
 from absynth.attacks.grid import put_on_grid
 from absynth.errors import AbsynthError, first_line
 from absynth.inputs import whole_number
+from absynth.models.asked import inside
 from absynth.norms import parse_norm
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels
+
+MISFIT = "what it begins from is for images of another size or for other classes."
+"""Why an attack is left out that brings along another model."""
+
+OUTSIDE = (
+    "it looks inside the model, which can only be asked from outside; give one that computes in float32 and "
+    "answers with plain logits."
+)
+"""Why an attack is left out that applies to a model, but not to what helps to ask it."""
 
 
 def suite_attacks(suite: Any, norm: Any) -> tuple[Attack, ...]:
@@ -131,6 +141,7 @@ def attack(
     if grid is not None:
         grid = whole_number(grid, "number of steps of the grid (255 for 8 bits)")
     with opened(model, images, labels, seed) as door:
+        inner = inside(door.model)
         applying = [single for single in every if single.applies_to(door.model)]
         attacks = [single for single in applying if single.fits(door.images.shape[1:], door.classes)]
         if not attacks:
@@ -153,7 +164,12 @@ def attack(
             ]
         remarks = (
             *checked.remarks,
-            *(_misfit(single) for single in applying if single not in attacks),
+            *(_left_out(single, MISFIT) for single in applying if single not in attacks),
+            *(
+                _left_out(single, OUTSIDE)
+                for single in every
+                if single not in applying and single.applies_to(inner)
+            ),
             *run.remarks(len(door.images)),
             *(() if masking is None else (masking,)),
             *dict.fromkeys(remark for one in results for remark in one.remarks),
@@ -232,11 +248,8 @@ def _told(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
 
 
-def _misfit(single: Attack) -> str:
-    return (
-        f"The attack '{single.name}' was left out: what it begins from is for images of another size or for "
-        "other classes."
-    )
+def _left_out(single: Attack, reason: str) -> str:
+    return f"The attack '{single.name}' was left out: {reason}"
 
 
 def _wrong_from_the_start(wrong: Mask) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from absynth.attacks.checks import LOOKED_AT, check_model, remark_on_masking
 from absynth.evaluate.store import Record
 from absynth.evaluate.tasks import Preset, choose_images
 from absynth.inputs import take_images
-from absynth.models.asked import computing_type, own_type
+from absynth.models.asked import computing_type, from_outside, own_type
 from absynth.models.pretrained import device_of
 from absynth.norms import Norm
 from absynth.shapes import Images
@@ -61,11 +61,12 @@ def check_candidate(name: str, model: nn.Module, weights: str, images: Images, p
     Raises:
         AbsynthError: If its figures would be wrong.
     """
-    dtype = computing_type(own_type(model), images)
-    with standard(dtype, gradients=True, device=device_of(model)):
+    own, device = own_type(model), device_of(model)
+    dtype = computing_type(own, images)
+    with standard(dtype, gradients=True, device=device):
         checked = check_model(
-            model,
-            take_images(images, dtype, device_of(model)).seen,
+            from_outside(model, dtype),
+            take_images(images, dtype, device, own).seen,
             name=name,
             allow_random=preset.allow_random,
             draws=preset.draws,

@@ -22,6 +22,7 @@ from absynth.files import atomic_path
 from absynth.inference.abs import ABS
 from absynth.inference.codebook import CodebookABS
 from absynth.inference.decision import probabilities
+from absynth.models.asked import from_outside
 from absynth.models.front import unwrap
 from absynth.models.pretrained import device_of, domain_of
 from absynth.progress import Progress
@@ -93,6 +94,7 @@ def ascend(
     """
     inner = model.model if isinstance(model, EstimatedGradient) else model
     explains = isinstance(unwrap(inner), ABS | CodebookABS)
+    model = from_outside(model, starts.dtype)
     images, best = starts.clone(), starts.clone()
     confidence = probabilities(inner, starts)[:, target]
     reached = torch.zeros(len(starts), dtype=torch.int64, device=starts.device)

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from absynth.attacks.averaged import DRAWS
-from absynth.attacks.suites import find_attack, suite_attacks
+from absynth.attacks.suites import MISFIT, OUTSIDE, find_attack, suite_attacks
 from absynth.errors import AbsynthError
-from absynth.models.asked import answer
+from absynth.models.asked import answer, inside
 from absynth.models.held import held_networks
 from absynth.models.pretrained import domain_of
 from absynth.norms import Norm
@@ -279,15 +279,16 @@ def misfits(preset: Preset, name: str, model: nn.Module, shape: torch.Size) -> t
         shape: Of an image: channel, height, width.
     """
     classes = _count_classes(preset, model, shape)
-    left_out: dict[str, list[Norm]] = {}
+    left_out: dict[tuple[str, str], list[Norm]] = {}
     for norm, names in preset.attacks.items():
         for attack in (find_attack(one, norm, preset.suite) for one in names):
             if not attack.fits(shape, classes):
-                left_out.setdefault(attack.name, []).append(norm)
+                left_out.setdefault((attack.name, MISFIT), []).append(norm)
+            elif not attack.applies_to(model) and attack.applies_to(inside(model)):
+                left_out.setdefault((attack.name, OUTSIDE), []).append(norm)
     return tuple(
-        f"The attack '{attack}' ({', '.join(norms)}) was left out for {name}: what it begins from is for "
-        "images of another size or for other classes."
-        for attack, norms in left_out.items()
+        f"The attack '{attack}' ({', '.join(norms)}) was left out for {name}: {reason}"
+        for (attack, reason), norms in left_out.items()
     )
 
 

@@ -90,6 +90,28 @@ def find_asked(model: nn.Module) -> Asked | None:
     return next((part for part in model.modules() if isinstance(part, Asked)), None)
 
 
+def from_outside(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A model that answers images of a type which may not be its own; the model itself where it does so.
+
+    Args:
+        model: Any module.
+        dtype: The type of the images.
+    """
+    own = own_type(model)
+    if own in (None, dtype) or find_asked(model) is not None:
+        return model
+    return Asked(model, own).train(getattr(model, "training", False))
+
+
+def inside(model: nn.Module) -> nn.Module:
+    """The model that an :class:`Asked` helps, or the model itself.
+
+    Args:
+        model: Any module.
+    """
+    return model.model if isinstance(model, Asked) else model
+
+
 class Function(nn.Module):
     """A function from images to logits as a module; networks that it reaches become parts of it.
 

@@ -19,12 +19,17 @@ from absynth.attacks import Attack, attack, find_attack, suites
 from absynth.attacks.gradient_descent import FastGradient
 from absynth.attacks.target import Target
 from absynth.attacks.transfer import Transfer
+from absynth.certify import certify
 from absynth.errors import AbsynthError
-from absynth.evaluate.tasks import weights_hash
+from absynth.evaluate.candidates import check_candidate
+from absynth.evaluate.distal import ascend
+from absynth.evaluate.tasks import Preset, misfits, weights_hash
 from absynth.inference.decision import decide
 from absynth.models import held
 from absynth.models.asked import IN_PLACE, Asked, as_module, read_logits
+from absynth.models.cnn import Binarized, StridedCNN
 from absynth.models.held import held_networks
+from absynth.progress import Progress
 
 SIDE = 6
 Output = namedtuple("Output", ["loss", "logits"])
@@ -500,3 +505,43 @@ def test_a_model_that_reaches_another_network_has_another_identity(network: nn.M
         other[1].bias += 1
     assert weights_hash(Listing(network)) != weights_hash(Listing(other))
     assert weights_hash(as_module(Holding([network]))) != weights_hash(as_module(Holding([other])))
+
+
+def test_a_shipped_network_turned_to_half_answers_float32_images_at_every_door(
+    progress: Progress, make_images: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(suites.BUILDERS, "quick", lambda norm: (FastGradient("fgm", "l2"),))
+    kind, images = torch.bfloat16, make_images(2)
+    coarse = StridedCNN(2).eval().to(kind)
+    labels = coarse(images.to(kind)).argmax(1)
+    assert [one.label for one in decide(coarse, images)] == labels.tolist()
+    assert attack(coarse, images, labels, suite="quick").adversarials.dtype == torch.float32
+    preset = Preset(("coarse",), "quick", {"l2": ("fgm",)}, images=2, clean_images=2)
+    candidate = check_candidate("coarse", coarse, "0", images, preset)
+    torch.testing.assert_close(candidate.model(images), coarse(images.to(kind)).float())
+    found, _ = ascend(coarse, images, 0, steps=1, progress=progress)
+    assert found.dtype == torch.float32
+    with pytest.raises(AbsynthError, match="cannot be certified"):
+        certify(coarse, images, labels)
+    for inside_autocast in (False, True):
+        with (
+            torch.autocast("cpu", enabled=inside_autocast),
+            pytest.raises(AbsynthError, match=r"images are float32 and the model computes in bfloat16"),
+        ):
+            coarse(images)
+
+
+def test_an_attack_that_looks_inside_is_told_where_it_cannot(make_images: Any, monkeypatch: Any) -> None:
+    images, some = make_images(2), (find_attack("threshold", "l2", "broad"), FastGradient("fgm", "l2"))
+    monkeypatch.setitem(suites.BUILDERS, "quick", lambda norm: some)
+    model = Binarized(StridedCNN(2)).eval()
+    for one, left_out in ((model, False), (copy.deepcopy(model).bfloat16(), True)):
+        found = attack(one, images, [0, 1], suite="quick")
+        assert (
+            any("The attack 'threshold' was left out: it looks inside" in r for r in found.remarks)
+            == left_out
+        )
+        preset = Preset(("m",), "broad", {"l2": ("threshold", "fgm"), "l0": ("threshold",)}, 2, 2)
+        candidate = check_candidate("m", one, "0", images, preset)
+        told = misfits(preset, "m", candidate.model, images.shape[1:])
+        assert any("'threshold' (l2, l0) was left out for m: it looks" in one for one in told) == left_out
