@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import secrets
 import subprocess
 import sys
@@ -9,14 +11,16 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
 import torch
 from torch import Tensor, nn
 
+import absynth.zoo
 from absynth.cli import main
+from absynth.models.pretrained import PretrainedModel, load_folder
 from absynth.models.vae import Decoder
 from absynth.progress import Progress, progress_display
 
@@ -73,6 +77,24 @@ def load_tool(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], 
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(TOOLS)):
             del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def _loaded() -> Callable[[Path, str], PretrainedModel]:
+    """Loads a folder once for all tests."""
+    return functools.cache(lambda folder, changes: load_folder(folder, json.loads(changes)))
+
+
+@pytest.fixture
+def shipped_once(_loaded: Callable[[Path, str], PretrainedModel], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shipped models come from memory: loading one takes a second, and most commands and pages do."""
+
+    def load(folder: Path, changes: dict[str, Any] | None = None) -> PretrainedModel:
+        if folder.name in absynth.zoo.model_names() and folder.parent.name == "weights":
+            return _loaded(folder, json.dumps(changes or {}, sort_keys=True))
+        return load_folder(folder, changes)
+
+    monkeypatch.setattr(absynth.zoo, "load_folder", load)
 
 
 @pytest.fixture(scope="session")

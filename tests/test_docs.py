@@ -1,7 +1,6 @@
 """The documentation says what is so: its code runs, its commands exist, its notebook works."""
 
 import ast
-import functools
 import json
 import re
 import shlex
@@ -14,9 +13,6 @@ import matplotlib.pyplot as plt
 import pytest
 from typer.main import get_command
 
-import absynth
-import absynth.evaluate.models
-import absynth.zoo
 from absynth.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -75,23 +71,9 @@ def parse(words: list[str]) -> None:
         command.make_context(" ".join(path), rest)
 
 
-@pytest.fixture(scope="module")
-def shipped():
-    """Loads each shipped model once for all pages: decoding a codebook takes most of a page's time."""
-    return functools.cache(absynth.zoo.load)
-
-
 @pytest.fixture
-def _reader(shipped, monkeypatch, tmp_path):
+def _reader(shipped_once, monkeypatch, tmp_path):
     """A folder of one's own, and models that are in memory already."""
-    original = absynth.zoo.load
-
-    def load(name, *arguments, **options):
-        known = name in absynth.zoo.model_names()
-        return (shipped if known else original)(name, *arguments, **options)
-
-    for module in (absynth, absynth.zoo, absynth.evaluate.models):
-        monkeypatch.setattr(module, "load", load)
     monkeypatch.chdir(tmp_path)
 
 

@@ -197,6 +197,7 @@ class Constant(nn.Module):
         return torch.tensor([[1.0, 0.0, -1.0]]).repeat(len(images), 1)
 
 
+@pytest.mark.usefixtures("short_auto_attack")
 @pytest.mark.parametrize("attack", EVERY)
 def test_a_model_that_is_never_fooled(attack: Attack) -> None:
     images = batch()

@@ -37,6 +37,7 @@ def test_it_attacks_any_number_of_classes(classes: int) -> None:
     assert (result.distances[result.success] <= 1.06 * largest).all()
 
 
+@pytest.mark.usefixtures("short_auto_attack")
 def test_smaller_sizes_are_tried_first() -> None:
     model, images = small_network(4), torch.rand(6, 1, 5, 5)
     labels = model(images).argmax(dim=1)
@@ -62,6 +63,7 @@ class Counted(nn.Module):
         return logits
 
 
+@pytest.mark.usefixtures("short_auto_attack")
 def test_all_queries_are_counted() -> None:
     model, images = Counted(small_network(4)), torch.rand(2, 1, 5, 5)
     labels = model(images).argmax(dim=1)
@@ -71,6 +73,7 @@ def test_all_queries_are_counted() -> None:
     assert int(result.queries.sum()) == pytest.approx(model.seen, abs=2 * len(images))
 
 
+@pytest.mark.usefixtures("short_auto_attack")
 def test_its_remarks_are_kept_to_itself(caplog: pytest.LogCaptureFixture) -> None:
     class Guessing(nn.Module):
         def forward(self, images: Tensor) -> Tensor:

@@ -105,7 +105,10 @@ def test_saved_folders_and_names_side_by_side(bench: Any, tmp_path: Path) -> Non
 
 
 def test_a_killed_command_resumes_to_the_same_bytes(
-    folder: Path, tmp_path: Path, contents: Callable[[Path], dict[str, bytes]]
+    folder: Path,
+    tmp_path: Path,
+    contents: Callable[[Path], dict[str, bytes]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("tomllib", reason="reading TOML takes Python 3.11")
     config = tmp_path / "small.toml"
@@ -114,16 +117,20 @@ def test_a_killed_command_resumes_to_the_same_bytes(
         'dataset = "two.npz"\nimages = 6\nshard = 2\nclean_images = 20\n'
         'attacks = {l2 = ["fgm", "bim"], linf = ["pgd"]}\n'
     )
-    command = (sys.executable, "-m", "absynth.cli", "bench", "--config", str(config), "--quiet", "--out")
+    command = ("bench", "--config", str(config), "--quiet", "--out")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run([*command, str(whole)], cwd=folder, check=True)
-    process = subprocess.Popen([*command, str(killed)], cwd=folder)
+    process = subprocess.Popen([sys.executable, "-m", "absynth.cli", *command, str(killed)], cwd=folder)
     while process.poll() is None and len(list(killed.glob("records/[!.]*"))) < 11:
         time.sleep(0.005)
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert 11 <= len(list(killed.glob("records/[!.]*"))) < 18
-    subprocess.run([*command, str(killed)], cwd=folder, check=True)
+    monkeypatch.chdir(folder)
+    for out in (killed, whole):
+        monkeypatch.setattr(sys, "argv", ["absynth", *command, str(out)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
     assert contents(killed) == contents(whole)
 
 

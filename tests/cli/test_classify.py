@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 from absynth.cli import app
 from absynth.data import load_dataset
 
+pytestmark = pytest.mark.usefixtures("shipped_once")
+
 SUFFIXES = ("png", "jpg", "webp", "tiff", "bmp", "gif")
 
 

@@ -216,6 +216,7 @@ def test_a_killed_worker_is_replaced(
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
 
 
+@pytest.mark.usefixtures("engine")
 def test_a_killed_driver_goes_on_where_it_was(
     run: Callable[..., int],
     folder: Path,
@@ -233,7 +234,7 @@ def test_a_killed_driver_goes_on_where_it_was(
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert 0 < len(list(killed.glob("records/[!.]*"))) < TASKS
-    subprocess.run([*command, *cluster], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    assert run(*arguments(folder, killed, *models), "--engine", "ray") == 0
     assert run(*arguments(folder, whole, *models)) == 0
     assert contents(killed) == contents(whole)
     assert len(rows(killed)) == len(set(rows(killed))) == 3 * 6

@@ -26,7 +26,7 @@ from absynth.progress import progress_display
 PRESET = Preset(
     models=("linear", "other"),
     suite="quick",
-    attacks={"l2": ("fgm", "bim", "ddn"), "linf": ("pgd",), "l0": ("pointwise",)},
+    attacks={"l2": ("fgm", "bim", "ddn"), "linf": ("pgd",), "l0": ("salt-and-pepper",)},
     images=12,
     clean_images=100,
     shard=3,
@@ -86,7 +86,7 @@ def kill_and_resume(folder: Path, longest: float) -> dict[str, object]:
         time.sleep(draw.uniform(0, longest))
         patience = time.monotonic() + PATIENCE
         while number % 2 and done(folder) == before < TASKS and time.monotonic() < patience:
-            time.sleep(0.002)
+            time.sleep(0.01)
         os.kill(child, signal.SIGKILL)
         if wait(child) == -signal.SIGKILL:
             after.append(done(folder))
