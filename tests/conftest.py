@@ -150,6 +150,8 @@ def address() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", TOKEN)
+        # Ray's workers let every other process go first, so that on a busy machine they would hardly run
+        patch.setenv("RAY_worker_niceness", "0")
         process = subprocess.Popen(
             [sys.executable, str(CLUSTER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
