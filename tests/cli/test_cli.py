@@ -14,8 +14,6 @@ from absynth.inference import CodebookABS
 from absynth.inference.codebook import draw_latents
 from absynth.models.vae import Decoder
 
-pytestmark = pytest.mark.usefixtures("shipped_once")
-
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

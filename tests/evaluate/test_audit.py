@@ -28,8 +28,6 @@ from absynth.norms import NORMS, Norm, distance
 from absynth.progress import Progress
 from absynth.report.certificates import audit_table
 
-pytestmark = pytest.mark.usefixtures("shipped_once")
-
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_points_lie_on_the_sphere_and_in_the_box(norm: Norm) -> None:

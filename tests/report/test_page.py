@@ -16,8 +16,6 @@ from absynth.report.page import write_report
 from absynth.report.results import read_results
 from absynth.report.table_one import format_accuracy, format_median, table_one
 
-pytestmark = pytest.mark.usefixtures("shipped_once")
-
 RADII = (0.0, 1.0, 1.25, 1.5, 2.0, 2.25, 2.5, 2.75)
 CERTIFICATES = {
     "codebook-abs": [

@@ -3,11 +3,7 @@
 import subprocess
 import sys
 
-import pytest
-
 from absynth.evaluate.distal import read_distal
-
-pytestmark = pytest.mark.usefixtures("shipped_once")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
