@@ -38,7 +38,7 @@ class ExactSearch(Attack):
         """Whether the model has exact certificates: it decides by prototypes, with nothing in front."""
         from absynth.certify import certifiable
 
-        scope = certifiable(model)
+        scope = certifiable(model, "pairs")
         return scope is not None and self.norm in scope.exact
 
     def run(self, target: Target, images: Images) -> Images:

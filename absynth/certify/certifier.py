@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
-
 from absynth.certify.as_given import for_given
 from absynth.certify.certificate import Certificate
 from absynth.certify.prover import Method
 from absynth.certify.provers import prover_for
 from absynth.errors import AbsynthError
 from absynth.inputs import Given, take_images, take_labels
+from absynth.models.asked import as_module
 from absynth.norms import Norm, parse_norm
 from absynth.progress import Progress
 from absynth.shapes import Labels
@@ -23,7 +22,7 @@ BATCH_SIZE = 64
 
 
 def certify(
-    model: nn.Module,
+    model: Any,
     images: Any,
     labels: Any,
     norm: Any = "l2",
@@ -34,11 +33,12 @@ def certify(
 ) -> Certificate:
     """Proves how far each image can be changed without changing the model's decision.
 
-    Works for classifiers by prototypes (codebook ABS, nearest neighbour), alone or behind the threshold at ½.
-    For a model that infers latents (continuous ABS) it gives the paper's L2 estimate, which is no proof.
+    Works for classifiers by prototypes (codebook ABS, nearest neighbour), alone or behind the threshold at ½,
+    and for networks of known operations (:class:`absynth.certify.provers.bounds.Bounds`). For a model that
+    infers latents (continuous ABS) it gives the paper's L2 estimate, which is no proof.
 
     Args:
-        model: The classifier.
+        model: The classifier: a module, or a function from images to logits.
         images: Shape (batch, channel, height, width), in [0, 1], in any form of :mod:`absynth.inputs`.
             The model sees float32; where that changes a value, the radius is reduced accordingly
             (:func:`absynth.certify.as_given.for_given`).
@@ -74,9 +74,9 @@ class Certifier:
         AbsynthError: If the model cannot be certified.
     """
 
-    def __init__(self, model: nn.Module, method: Method | str | None = None) -> None:
+    def __init__(self, model: Any, method: Method | str | None = None) -> None:
         with standard(gradients=False, exact=True):
-            self.prover = prover_for(model, method)
+            self.prover = prover_for(as_module(model), method)
 
     def certify(
         self,

@@ -71,6 +71,9 @@ class Prover(Protocol):
 class Method(Protocol):
     """A way of certifying: a frozen dataclass, whose fields are its settings.
 
+    One that cannot certify every model may have a method ``why_not(model) -> str`` as well: a sentence on
+    what it is in a model that it has no scope for.
+
     Attributes:
         name: In :data:`absynth.certify.provers.METHODS` and on the command line.
         automatic: Whether it is taken where no method is asked for: it certifies the model itself, and not a

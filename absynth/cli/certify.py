@@ -40,9 +40,9 @@ def certify(
     from absynth.cli.steps import open_engine_and_progress, parse_method, parse_norms, read_data
     from absynth.evaluate.certification import check_output, run_certification
     from absynth.evaluate.data import choose_data
+    from absynth.evaluate.models import check_name, load_classifier
     from absynth.evaluate.tasks import choose_images
     from absynth.report.certificates import certificate_tables, check_plot, plot_certificates
-    from absynth.zoo import load
 
     norms = parse_norms(norm)
     chosen = parse_method(method, settings or [])
@@ -50,13 +50,15 @@ def certify(
         check_output(out)
     if plot is not None:
         check_plot(plot)
+    check_name(model)
     data = choose_data([model], data)
     dataset = read_data(model, data, split, strict=strict)
+    classifier = load_classifier(model, (dataset.images.shape[2], dataset.images.shape[3]))
     total = len(dataset.images)
     indices = range(total) if count is None else choose_images(total, count, seed)
     with open_engine_and_progress(engine, quiet=quiet) as (opened, progress):
         records = run_certification(
-            load(model),
+            classifier,
             dataset.images,
             dataset.labels,
             indices=indices,

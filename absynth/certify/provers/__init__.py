@@ -13,12 +13,15 @@ from torch import nn
 
 from absynth.certify.prover import Method, Prover, Scope
 from absynth.certify.provers.ablation import Ablation
+from absynth.certify.provers.bounds import Bounds, Lipschitz
 from absynth.certify.provers.paper import Paper
 from absynth.certify.provers.prototypes import Pairs
 from absynth.certify.provers.smoothing import Smoothing
 from absynth.errors import AbsynthError
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (Pairs, Paper, Smoothing, Ablation)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (Pairs, Paper, Bounds, Lipschitz, Smoothing, Ablation)
+}
 """By name, the better ones first: the first automatic one with a scope for a model certifies it."""
 
 
@@ -30,8 +33,8 @@ def certifiable(model: nn.Module, method: Method | str | None = None) -> Scope |
         method: As for :func:`absynth.certify.certify`.
 
     >>> from absynth.models.cnn import CNN
-    >>> certifiable(CNN(), "pairs") is None
-    True
+    >>> certifiable(CNN(), "pairs") is None, certifiable(CNN()).proven
+    (True, True)
     """
     bare = _bare(model)
     return next((scope for one in _asked_for(method) if (scope := one.scope(bare))), None)
@@ -51,14 +54,12 @@ def prover_for(model: nn.Module, method: Method | str | None = None) -> Prover:
     for one in _asked_for(method):
         if one.scope(bare):
             return one.prover(bare)
-    if method is not None:
-        raise AbsynthError(
-            f"A {type(model).__name__} cannot be certified by the method '{_asked_for(method)[0].name}'; "
-            "leave the method out, or choose another."
-        )
+    reasons = [reason for one in _asked_for(method) if (reason := _why_not(one, bare))]
+    if reasons:
+        raise AbsynthError(reasons[0])
     raise AbsynthError(
-        f"A {type(model).__name__} cannot be certified; models that can are classifiers by prototypes "
-        "(codebook-abs, nearest-neighbour, their binary forms), and abs has the paper's L2 estimate."
+        f"A {type(model).__name__} cannot be certified by the method '{_asked_for(method)[0].name}'; "
+        "leave the method out, or choose another."
     )
 
 
@@ -69,6 +70,12 @@ def _bare(model: nn.Module) -> nn.Module:
         assert isinstance(inner, nn.Module)
         model = inner
     return model
+
+
+def _why_not(method: Method, model: nn.Module) -> str:
+    """What a method that explains itself says of a model that it has no scope for."""
+    explain = getattr(method, "why_not", None)
+    return "" if explain is None else str(explain(model))
 
 
 def _asked_for(method: Method | str | None) -> list[Method]:

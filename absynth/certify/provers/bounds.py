@@ -1,0 +1,349 @@
+"""Proofs for networks: bounds of everything that they compute within a ball, and Lipschitz constants."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from absynth.certify.bounds.ball import Ball
+from absynth.certify.bounds.lipschitz import pair_constants
+from absynth.certify.bounds.nodes import Network
+from absynth.certify.bounds.propagation import margins, propagate
+from absynth.certify.bounds.reading import check_operations, read_network
+from absynth.certify.bounds.search import count_up, follow, halve
+from absynth.certify.bounds.slopes import optimised_margins
+from absynth.certify.certificate import Certificate
+from absynth.certify.front import Front, Threshold, split_front
+from absynth.certify.prover import Scope
+from absynth.errors import AbsynthError
+from absynth.inputs import check_classes
+from absynth.models.asked import Asked, answer
+from absynth.norms import Norm
+from absynth.progress import Progress
+from absynth.shapes import Images, Labels
+
+RELAXATIONS = ("interval", "crown", "alpha-crown")
+
+RULE = (
+    "argmax of the network's logits in real arithmetic, with the weights as they are stored; the forward "
+    "pass in floating point may decide otherwise where two logits are equal up to its rounding"
+)
+"""The decision rule of a network's certificate; what stands in front adds its own."""
+
+IMAGES_AT_ONCE = 8
+"""Images whose balls are bounded together."""
+
+PIECE = 20
+"""Images after which a long run keeps what it has."""
+
+RIVALS_TRIED = 3
+"""Rivals whose gradient says with which size to begin."""
+
+SHARE = 0.3
+"""Of the size at which the margin would be 0 if it went on as it begins: where to begin."""
+
+DOWNWARDS = 1 - 1e-9
+"""Makes up for the rounding of a quotient."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Bounds of a network's logits within a ball, for networks of known operations.
+
+    Attributes:
+        relaxation: ``"interval"``, ``"crown"`` or ``"alpha-crown"``, each better and slower than the last.
+        tolerance: How far a radius may be, relatively, below the largest that the bounds can prove.
+        largest: Layers of more numbers than this are bounded by intervals, which is fast and much worse.
+        steps: Of α-CROWN, for every size of a ball that is tried.
+        seconds: An image for α-CROWN, after which it goes on as CROWN. Where it ends a search, the radius
+            depends on how fast the machine is.
+
+    Raises:
+        AbsynthError: If one of them is out of range.
+    """
+
+    name: ClassVar[str] = "bounds"
+    automatic: ClassVar[bool] = True
+    relaxation: str = "crown"
+    tolerance: float = 0.01
+    largest: int = 20_000
+    steps: int = 20
+    seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.relaxation not in RELAXATIONS:
+            raise AbsynthError(
+                f"There is no relaxation '{self.relaxation}'; choose one of {', '.join(RELAXATIONS)}."
+            )
+        if not 0 < self.tolerance < 1:
+            raise AbsynthError(f"The tolerance is {self.tolerance}; it must lie between 0 and 1.")
+        for name in ("largest", "steps", "seconds"):
+            if not getattr(self, name) >= 0:
+                raise AbsynthError(f"The setting '{name}' is {getattr(self, name)}; it must be at least 0.")
+
+    def scope(self, model: nn.Module) -> Scope | None:
+        """Every norm, for a network of known operations."""
+        try:
+            check_operations(_split(model)[0])
+        except AbsynthError:
+            return None
+        return Scope(at_once=PIECE)
+
+    def why_not(self, model: nn.Module) -> str:
+        """Names what cannot be bounded."""
+        try:
+            check_operations(_split(model)[0])
+        except AbsynthError as error:
+            return str(error)
+        return ""
+
+    def prover(self, model: nn.Module) -> BoundsProver:
+        """The method made ready for a model."""
+        return BoundsProver(model, self)
+
+
+@dataclass(frozen=True)
+class Lipschitz:
+    """The margin of the logits over the network's Lipschitz constant, in L2: at once, and small."""
+
+    name: ClassVar[str] = "lipschitz"
+    automatic: ClassVar[bool] = False
+
+    def scope(self, model: nn.Module) -> Scope | None:
+        """L2, for a network of known operations that does not jump."""
+        found = None if isinstance(_split(model)[1], Threshold) else Bounds().scope(model)
+        return None if found is None else Scope(norms=("l2",))
+
+    def why_not(self, model: nn.Module) -> str:
+        """Names what has no constant."""
+        if isinstance(_split(model)[1], Threshold):
+            return "A network behind a threshold has no Lipschitz constant; choose the method 'bounds'."
+        return Bounds().why_not(model)
+
+    def prover(self, model: nn.Module) -> NetworkProver:
+        """The method made ready for a model."""
+        return LipschitzProver(model)
+
+
+class NetworkProver:
+    """What both methods for networks share: reading the model, and going through the images.
+
+    Args:
+        model: Of known operations.
+    """
+
+    method: str
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._networks: dict[tuple[int, ...], Network] = {}
+        self._constants: dict[tuple[int, ...], Tensor] = {}
+
+    def prove(
+        self,
+        images: Images,
+        labels: Labels,
+        norms: Sequence[Norm],
+        *,
+        exact: bool,
+        batch_size: int,
+        progress: Progress | None,
+    ) -> list[Certificate]:
+        """The certificates; there are no exact ones.
+
+        Raises:
+            AbsynthError: If the model does not take the images, a label is no class of it, it has
+                an operation that cannot be bounded, or the method lacks a norm.
+        """
+        home, device = images.device, _device(self.model)
+        logits = torch.cat([answer(self.model, part.to(device)) for part in images.split(batch_size)])
+        check_classes(labels, logits.shape[1])
+        prediction = logits.argmax(1).to(home)
+        shape = tuple(images.shape[1:])
+        network, front = self._read(shape, device)
+        with torch.no_grad():
+            proven = [
+                self._radii(
+                    network, front, images.to(device), labels.to(device), prediction == labels, norm, progress
+                )
+                for norm in norms
+            ]
+        return [
+            Certificate(norm, radius.to(home), prediction, self.method, False, RULE + front.rule)
+            for norm, radius in zip(norms, proven, strict=True)
+        ]
+
+    def _read(self, shape: tuple[int, ...], device: torch.device) -> tuple[Network, Front]:
+        """The network for images of a shape, and what stands in front of it."""
+        inner, front = _split(self.model)
+        if shape not in self._networks:
+            self._networks[shape] = read_network(inner, shape, device)
+        return self._networks[shape], front
+
+    def _radii(
+        self,
+        network: Network,
+        front: Front,
+        images: Images,
+        labels: Labels,
+        right: Tensor,
+        norm: Norm,
+        progress: Progress | None,
+    ) -> Tensor:
+        """The radii of images in one norm."""
+        shown = progress or Progress(disable=True)
+        task = shown.add_task(f"certify {norm}", total=len(images), note="")
+        radius = torch.zeros(len(images), dtype=torch.float64, device=images.device)
+        rows = right.to(images.device).nonzero()[:, 0]
+        shown.advance(task, len(images) - len(rows))
+        for some in rows.split(IMAGES_AT_ONCE) if len(rows) else ():
+            chosen, own = images[some].double(), labels[some]
+            nothing = torch.zeros(len(some), dtype=torch.float64, device=images.device)
+            at_image = Ball(chosen, front, norm, nothing)
+            margin = margins(propagate(network, at_image, straight=False, largest=0), own, straight=False)
+            # a margin that is not above its own rounding is a tie
+            sure = (margin > 0).all(1).nonzero()[:, 0]
+            if len(sure):
+                balls = at_image.rows(sure)
+                radius[some[sure]] = self._grow(network, balls, own[sure], margin[sure])
+            shown.advance(task, len(some))
+        return radius
+
+    def _grow(self, network: Network, balls: Ball, labels: Labels, margin: Tensor) -> Tensor:
+        """The radii of images that are decided rightly.
+
+        Args:
+            network: The network.
+            balls: Of size 0.
+            labels: Of the images.
+            margin: Of the label over every rival, in real arithmetic.
+        """
+        raise NotImplementedError
+
+    def _by_constants(self, network: Network, balls: Ball, labels: Labels, margin: Tensor) -> Tensor:
+        """The radii that follow from Lipschitz constants; 0 where there is none."""
+        if isinstance(balls.front, Threshold):
+            return torch.zeros_like(margin[:, 0])
+        key = tuple(balls.image.shape[1:])
+        if key not in self._constants:
+            self._constants[key] = pair_constants(network)
+        bound = (margin / self._constants[key][labels]).amin(1) * DOWNWARDS
+        return bound.clamp(max=_diameter(balls))
+
+
+class LipschitzProver(NetworkProver):
+    """The margin over the Lipschitz constant, in L2."""
+
+    method = "lipschitz"
+
+    def _grow(self, network: Network, balls: Ball, labels: Labels, margin: Tensor) -> Tensor:
+        """The quotient.
+
+        Raises:
+            AbsynthError: If the norm is another than L2.
+        """
+        if balls.norm != "l2":
+            raise AbsynthError(
+                f"The method 'lipschitz' is for l2, not {balls.norm}; choose the method 'bounds'."
+            )
+        return self._by_constants(network, balls, labels, margin)
+
+
+class BoundsProver(NetworkProver):
+    """Bounds within balls of several sizes.
+
+    Args:
+        model: Of known operations.
+        settings: Of the method.
+    """
+
+    def __init__(self, model: nn.Module, settings: Bounds) -> None:
+        super().__init__(model)
+        self.settings = settings
+        self.method = settings.relaxation
+
+    def _grow(self, network: Network, balls: Ball, labels: Labels, margin: Tensor) -> Tensor:
+        """The largest size that is proven, near enough."""
+        settings, most = self.settings, _diameter(balls)
+        least = self._least_margins(network, balls, labels)
+        if balls.norm == "l0":
+            return count_up(lambda rows, sizes: least(rows, sizes) > 0, len(labels), int(most), margin)
+        guess = first_guess(network, balls, labels, most)
+        known = torch.zeros_like(guess)
+        if balls.norm == "l2":
+            known = self._by_constants(network, balls, labels, margin)
+        if settings.relaxation == "interval":
+            every = torch.arange(len(labels), device=labels.device)
+            found = halve(lambda sizes: least(every, sizes) > 0, guess, most, settings.tolerance)
+            return found.maximum(known)
+        return follow(least, margin.amin(1), guess, known, most, settings.tolerance)
+
+    def _least_margins(
+        self, network: Network, balls: Ball, labels: Labels
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """From rows and sizes to the least margins that are proven within these balls."""
+        settings = self.settings
+        straight = settings.relaxation != "interval"
+        end = time.monotonic() + settings.seconds * len(labels)
+
+        def least(rows: Tensor, sizes: Tensor) -> Tensor:
+            ball, own = Ball(balls.image[rows], balls.front, balls.norm, sizes), labels[rows]
+            found = propagate(network, ball, straight=straight, largest=settings.largest)
+            best = margins(found, own, straight=False)
+            if settings.relaxation == "crown":
+                # what overflows is no number, and no bound
+                best = best.fmax(margins(found, own, straight=True))
+            elif settings.relaxation == "alpha-crown":
+                best = best.fmax(optimised_margins(found, own, steps=settings.steps, until=end))
+            return best.amin(1)
+
+        return least
+
+
+def first_guess(network: Network, balls: Ball, labels: Labels, most: float) -> Tensor:
+    """Sizes to begin with: a part of where the margins would end if they fell on as they do at the image.
+
+    Args:
+        network: The network.
+        balls: Of size 0.
+        labels: Of the images.
+        most: The largest size.
+    """
+    with torch.enable_grad():
+        image = balls.center.detach().requires_grad_()
+        logits = network.forward(image)
+        own = logits.gather(1, labels[:, None])
+        margin = own - logits.scatter(1, labels[:, None], -torch.inf)
+        nearest = margin.topk(min(RIVALS_TRIED, logits.shape[1] - 1), largest=False).values
+        slopes = [
+            torch.autograd.grad(column.sum(), image, retain_graph=True)[0].flatten(1)
+            for column in nearest.unbind(1)
+        ]
+    order = {"linf": 1.0, "l2": 2.0, "l1": torch.inf}[balls.norm]
+    steep = torch.stack([torch.linalg.vector_norm(slope, ord=order, dim=1) for slope in slopes], 1)
+    reached = (nearest.detach() / steep).nan_to_num(most, most, most).amin(1)
+    return (reached * SHARE).clamp(min=1e-9 * most, max=most)
+
+
+def _split(model: nn.Module) -> tuple[nn.Module, Front]:
+    """The network behind what stands in front, and what that comes to."""
+    while isinstance(model, Asked):
+        model = model.model
+    return split_front(model)
+
+
+def _diameter(balls: Ball) -> float:
+    """No two images are further apart."""
+    values, pixels = float(balls.image[0].numel()), float(balls.image[0, 0].numel())
+    return {"linf": 1.0, "l2": math.sqrt(values), "l1": values, "l0": pixels}[balls.norm]
+
+
+def _device(model: nn.Module) -> torch.device:
+    """Where a model is."""
+    return next((one.device for one in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
