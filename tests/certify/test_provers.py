@@ -30,9 +30,38 @@ def test_exactly_the_norms_that_are_said_to_be_exact_are(toolbox: Any, front: st
         assert (result.warning is None) == result.exact
 
 
-def test_nothing_can_be_certified_of_a_network() -> None:
+def test_a_network_of_known_operations_has_bounds_and_no_exact_radii() -> None:
     for model in (CNN(), Binarized(CNN()), Clamped(CNN()), nn.Flatten()):
-        assert certifiable(model) is None
+        scope = certifiable(model)
+        assert scope is not None and scope.proven and scope.norms == NORMS and scope.exact == ()
+    assert certifiable(nn.GELU()) is None
+    assert certifiable(Binarized(CNN()), "lipschitz") is None
+
+
+def test_what_cannot_be_bounded_is_named() -> None:
+    images, labels = torch.zeros(1, 1, 2, 2), torch.tensor([0])
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.GELU())
+    for method in (None, "bounds", "lipschitz"):
+        with pytest.raises(
+            AbsynthError, match=r"^The operation 'GELU' \(2\) cannot be bounded, .* 'smoothing'"
+        ):
+            certify(model, images, labels, method=method)
+    with pytest.raises(AbsynthError, match=r"^The operation 'mul' cannot .* used: it multiplies two values"):
+        certify(lambda given: (given * given).flatten(1), images, labels)
+    with pytest.raises(AbsynthError, match=r"cannot be followed without images \(TraceError: "):
+        certify(lambda given: given.flatten(1) if given.sum() > 0 else -given.flatten(1), images, labels)
+    for setting, value, words in (("relaxation", "milp", "interval, crown"), ("tolerance", "2", "between")):
+        with pytest.raises(AbsynthError, match=words):
+            make_method("bounds", {setting: value})
+
+
+def test_a_function_and_an_answer_of_two_can_be_certified() -> None:
+    model, images = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), torch.rand(2, 1, 2, 2)
+    labels = model(images).argmax(1)
+    expected = certify(model, images, labels, "linf").radius
+    ended = nn.Sequential(model, nn.LogSoftmax(1))
+    for other in (lambda given: (model(given), given), ended):
+        assert torch.equal(certify(other, images, labels, "linf").radius, expected)
 
 
 @dataclass(frozen=True)
@@ -63,7 +92,7 @@ class ConstantProver:
 
 
 def test_a_method_is_one_class_and_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(provers.METHODS, "constant", Constant)
+    monkeypatch.setattr(provers, "METHODS", {"constant": Constant, **provers.METHODS})
     assert certifiable(nn.Flatten()) == Scope(norms=("l2",))
     images, labels = torch.zeros(2, 1, 1, 1), torch.zeros(2, dtype=torch.int64)
     assert certify(nn.Flatten(), images, labels).method == "constant"

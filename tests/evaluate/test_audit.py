@@ -22,7 +22,7 @@ from absynth.evaluate import audit as module
 from absynth.evaluate import certification
 from absynth.evaluate.audit import audit
 from absynth.evaluate.balls import ball_points, draw_directions
-from absynth.models.cnn import CNN, Binarized
+from absynth.models.cnn import Binarized
 from absynth.models.prototypes import NearestNeighbour
 from absynth.norms import NORMS, Norm, distance
 from absynth.progress import Progress
@@ -63,9 +63,9 @@ def run(make_images: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(module, "read_for", lambda *_: dataset)
     monkeypatch.setattr("absynth.evaluate.runner.read_for", lambda *_: dataset)
 
-    def run(binary: bool, norm: Norm) -> list[module.Audit]:
+    def run(binary: bool, norm: Norm, network: nn.Module | None = None) -> list[module.Audit]:
         model = NearestNeighbour(images[:30], labels[:30])
-        classifier = (Binarized(model) if binary else model).eval()
+        classifier = (Binarized(model) if binary else model).eval() if network is None else network
         return audit(
             "small",
             norms=[norm],
@@ -91,6 +91,23 @@ def test_the_law_holds(run: Any, norm: Norm, binary: bool) -> None:
     assert set(entry.attacks) <= {attack.name for attack in suite_attacks("quick", norm)}
     assert 0 < entry.tightest < 1
     assert audit_table([entry], "small").row_count == 1
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_law_holds_for_a_network(run: Any, norm: Norm, make_images: Callable[..., Tensor]) -> None:
+    images = make_images(40)
+    labels = torch.arange(40) % 3
+    images[torch.arange(40), 0, 0, labels] = 1
+    layer = nn.Linear(images[0].numel(), 3)
+    with torch.no_grad():
+        # the pixel that says the class
+        layer.weight.zero_()
+        layer.bias.zero_()
+        layer.weight[torch.arange(3), torch.arange(3)] = 1
+    (entry,) = run(False, norm, nn.Sequential(nn.Flatten(), layer, nn.ReLU()).eval())
+    assert entry.violations == ()
+    assert entry.points == 100
+    assert 0 < entry.tightest <= 1
 
 
 class Boaster(Certifier):
@@ -196,5 +213,5 @@ def test_only_models_with_certificates_are_audited(tmp_path: Path) -> None:
             points=1,
             out=tmp_path,
             progress=Progress(disable=True),
-            load_model=lambda _: CNN(),
+            load_model=lambda _: nn.GELU(),
         )

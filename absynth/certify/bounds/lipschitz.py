@@ -8,7 +8,8 @@ two rows counts.
 
 Every constant is an upper bound: the largest singular value of a matrix; of a convolution the largest of all
 frequencies on a torus that holds its input (it is a part of the circular convolution there; Sedghi et al.
-2019, arXiv 1805.10408); else the geometric mean of the largest sum of absolute weights in a row and in a column.
+2019, arXiv 1805.10408); else the geometric mean of the largest sum of absolute weights in a row and in a
+column.
 """
 
 from __future__ import annotations

@@ -3,14 +3,14 @@
 - **Intervals** (Gowal et al. 2018, arXiv 1810.12715) go forward: an affine map takes a middle and a radius,
   the radius with absolute weights; a non-decreasing function takes both ends.
 - **CROWN** (Zhang et al. 2018, arXiv 1811.00866) goes backward: a linear function of a node's values is one
-  of its parents' values, through an affine map by its transpose, and through a function of single numbers by a
-  line below it where the coefficient is positive and one above it elsewhere. What arrives at the image is
+  of its parents' values, through an affine map by its transpose, and through a function of single numbers by
+  a line below it where the coefficient is positive and one above it elsewhere. What arrives at the image is
   minimised over the ball. The lines hold in an interval, so the values before every such function are bounded
   first, front to back.
 
 Rounding (notation in :mod:`absynth.rounding`). Let a be the computed coefficients of a node v = W u + b, and
-let the coefficients of u be computed from them. They differ from aW by at most γ |a||W|, so what they make of u
-differs by at most γ |a||W||u|, and the largest |u| is known. That is taken off, at every node, with as many
+let the coefficients of u be computed from them. They differ from aW by at most γ |a||W|, so what they make of
+u differs by at most γ |a||W||u|, and the largest |u| is known. That is taken off, at every node, with as many
 roundings as its sums have terms.
 """
 

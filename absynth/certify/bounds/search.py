@@ -63,8 +63,9 @@ def follow(
         most: The largest size that there is.
         tolerance: How far, relatively, the answers may be below the largest, about.
     """
-    low, low_margin = known.clone(), margin.clone()
-    before, before_margin = torch.zeros_like(low), margin.clone()
+    # what was proven by other means has no margin, so that the lines begin at the image
+    best, low, low_margin = known.clone(), torch.zeros_like(known), margin.clone()
+    before, before_margin = low.clone(), margin.clone()
     high, high_margin = torch.full_like(low, torch.inf), torch.zeros_like(low)
     size = guess.maximum(known * (1 + tolerance)).clamp(max=most)
     rows = torch.arange(len(low), device=low.device)
@@ -74,25 +75,25 @@ def follow(
         found = torch.where(found.isnan(), deepest, found).maximum(deepest)
         held, failed = rows[found > 0], rows[found <= 0]
         before[held], before_margin[held] = low[held], low_margin[held]
-        low[held], low_margin[held] = size[held], found[found > 0]
+        best[held] = low[held] = size[held]
+        low_margin[held] = found[found > 0]
         high[failed], high_margin[failed] = size[failed], found[found <= 0]
-        inside = high_margin[rows] < 0
-        between = _root(low[rows], low_margin[rows], high[rows], high_margin[rows])
+        now, top = best[rows], high[rows]
+        inside = top.isfinite()
+        between = _root(low[rows], low_margin[rows], top, high_margin[rows])
         onwards = _root(before[rows], before_margin[rows], low[rows], low_margin[rows])
-        upper = torch.where(inside, low[rows] + 0.9 * (high[rows] - low[rows]), low[rows] * GROWTH)
-        usable = onwards.isfinite() & (onwards > low[rows])
-        root = torch.where(usable & (onwards < high[rows]), onwards, torch.where(inside, between, upper))
-        size[rows] = (root * (1 - tolerance / 3)).minimum(upper).maximum(low[rows] * (1 + tolerance / 3))
-        size[rows] = torch.where(low[rows] > 0, size[rows], size[rows].minimum(high[rows] / 2)).clamp(
-            max=most
-        )
-        ended = (low[rows] >= most) | (high[rows] <= low[rows] * (1 + tolerance))
+        upper = torch.where(inside, now + 0.9 * (top - now), now * GROWTH)
+        usable = onwards.isfinite() & (onwards > low[rows]) & (onwards < top)
+        root = torch.where(usable, onwards, torch.where(inside, between, upper))
+        ended = (now >= most) | (top <= now * (1 + tolerance))
         # where the margin is as good as used up
-        ended |= (low[rows] > 0) & (root <= low[rows] * (1 + tolerance))
+        ended |= (low[rows] > 0) & (root <= now * (1 + tolerance))
+        following = (root * (1 - tolerance / 3)).minimum(upper).maximum(now * (1 + tolerance / 3))
+        size[rows] = torch.where(now > 0, following, following.minimum(top / 2)).clamp(max=most)
         rows = rows[~ended]
         if len(rows) == 0:
             break
-    return low
+    return best
 
 
 def _root(first: Tensor, first_margin: Tensor, second: Tensor, second_margin: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 Where there is a choice of the line below a function, every choice gives a bound that holds. The choices of
 every image and rival are moved along the gradient of its margin, by Adam, and the best margin that was met is
-kept. The bounds of the values before the functions stay those of CROWN, so that this is the cheap part of the method.
+kept. The bounds of the values before the functions stay those of CROWN, so that this is the cheap part of the
+method, and gains little.
 """
 
 from __future__ import annotations

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import fx, nn
 
 from absynth.errors import AbsynthError, first_line
-from absynth.models.asked import Asked, frozen
+from absynth.models.asked import Asked, Function
 from absynth.models.front import Fronted
+from absynth.models.frozen import frozen
 from absynth.models.pretrained import PretrainedModel
 
 ALTERNATIVE = "the method 'smoothing' only asks a model, and certifies a smoothed one"
@@ -48,6 +50,18 @@ class _Tracer(fx.Tracer):
         return super().is_leaf_module(m, module_qualified_name)
 
 
+class _Called(nn.Module):
+    """A function without a check of what it is called with."""
+
+    def __init__(self, model: Function) -> None:
+        super().__init__()
+        self.function, self.networks = model.function, model.networks
+
+    def forward(self, images: Any) -> Any:
+        """What the function answers."""
+        return self.function(images)
+
+
 def trace(model: nn.Module) -> tuple[fx.Graph, nn.Module]:
     """The operations of a model in evaluation mode, and the module that their names are in.
 
@@ -60,6 +74,8 @@ def trace(model: nn.Module) -> tuple[fx.Graph, nn.Module]:
     # a module of PyTorch's is an operation itself
     single = type(model).__module__.startswith("torch.nn.modules") and not isinstance(model, nn.Sequential)
     inside = nn.Sequential(model) if single else model
+    if isinstance(model, Function):
+        inside = _Called(model).train(model.training)
     tracer = _Tracer()
     try:
         with frozen(inside):
