@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from absynth.certify import certify
 from absynth.certify.bounds import ball, propagation
-from absynth.certify.bounds.lipschitz import pair_constants
+from absynth.certify.bounds.coefficients import Coefficients, single_values
+from absynth.certify.bounds.lipschitz import operator_norm, pair_constants
 from absynth.certify.bounds.reading import read_network
+from absynth.certify.front import GREY
 from absynth.certify.provers.bounds import Bounds, Lipschitz
 from absynth.models.cnn import Binarized
 from absynth.models.front import Clamped
@@ -249,7 +251,6 @@ def test_the_constant_of_a_convolution_is_above_its_largest_singular_value(
         matrix = nn.functional.conv2d(
             basis, layer.weight.double(), None, stride=stride, padding=padding
         ).flatten(1)
-    from absynth.certify.bounds.lipschitz import operator_norm
 
     bound = operator_norm(network, network.nodes[1])  # type: ignore[arg-type]
     truth = float(torch.linalg.matrix_norm(matrix, ord=2))
@@ -266,3 +267,46 @@ def test_lipschitz_radii_are_below_those_of_crown_and_those_of_a_linear_model_ar
     constants = pair_constants(read_network(linear, (1, 4, 4), torch.device("cpu")))
     weight = linear[1].weight.detach().double()  # type: ignore[index]
     assert float(constants[1, 0].detach()) == pytest.approx(float((weight[1] - weight[0]).norm()))
+
+
+def test_a_small_convolutional_network_holds_what_is_proven() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = nn.Sequential(
+            nn.Conv2d(1, 3, (1, 3), padding=(0, 1)),
+            nn.BatchNorm2d(3),
+            nn.ReLU(),
+            nn.MaxPool2d((1, 2), stride=1),
+            nn.Flatten(),
+            nn.Linear(6, 3),
+        ).eval()
+        with torch.no_grad():
+            model[1].running_mean.uniform_(-0.3, 0.3)
+            model[1].running_var.uniform_(0.05, 0.2)
+            model[-1].bias -= model(torch.full((1, 1, 1, PIXELS), 0.5))[0]
+    for norm in NORMS:
+        assert violations(model, norm, "crown") == 0
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_patches_bound_what_whole_maps_do(norm: Norm) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(2, 3, 3, stride=2, padding=1),
+            nn.ELU(),
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(4, 3, 2, stride=2),
+            nn.Flatten(),
+        )
+    network = read_network(model, (2, 15, 15), torch.device("cpu"))
+    images = torch.rand(2, 2, 15, 15, generator=torch.Generator().manual_seed(0)).double()
+    size = torch.tensor([0.02, 0.1], dtype=torch.float64)
+    found = propagation.propagate(network, ball.Ball(images, GREY, norm, size), straight=True, largest=10**6)
+    shape = network.nodes[5].shape
+    patched = single_values(shape, torch.arange(shape[0]), images)
+    whole = Coefficients.of_rows(torch.eye(math.prod(shape)).double().view(1, -1, *shape))
+    first = found.lower_bound(5, patched, straight=True).view(2, -1, shape[0]).transpose(1, 2).flatten(1)
+    assert patched.patches != whole.patches
+    assert torch.allclose(first, found.lower_bound(5, whole, straight=True), atol=1e-9)
