@@ -50,15 +50,14 @@ def certify(
         check_output(out)
     if plot is not None:
         check_plot(plot)
-    check_name(model)
     data = choose_data([model], data)
+    check_name(model)
     dataset = read_data(model, data, split, strict=strict)
-    classifier = load_classifier(model, (dataset.images.shape[2], dataset.images.shape[3]))
     total = len(dataset.images)
     indices = range(total) if count is None else choose_images(total, count, seed)
     with open_engine_and_progress(engine, quiet=quiet) as (opened, progress):
         records = run_certification(
-            classifier,
+            load_classifier(model, dataset.domain.size),
             dataset.images,
             dataset.labels,
             indices=indices,
