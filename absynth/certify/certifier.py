@@ -34,7 +34,7 @@ def certify(
     """Proves how far each image can be changed without changing the model's decision.
 
     Works for classifiers by prototypes (codebook ABS, nearest neighbour), alone or behind the threshold at ½,
-    and for networks of known operations (:class:`absynth.certify.provers.bounds.Bounds`). For a model that
+    and for networks of known operations (:class:`absynth.certify.provers.bounds.Crown`). For a model that
     infers latents (continuous ABS) it gives the paper's L2 estimate, which is no proof.
 
     Args:

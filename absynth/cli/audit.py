@@ -20,7 +20,7 @@ def audit(
     points: Annotated[int, typer.Option(min=0, help="Random points of certified balls, a norm.")] = 10_000,
     seed: Seed = 0,
     method: Annotated[
-        str | None, typer.Option(help="Of certifying, as bounds or smoothing; by default the best.")
+        str | None, typer.Option(help="Of certifying, as crown or smoothing; by default the best.")
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of the method, as sigma=0.5; repeatable.")

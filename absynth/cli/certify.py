@@ -21,7 +21,7 @@ def certify(
     count: Annotated[int | None, typer.Option("-n", min=1, help="How many images; by default all.")] = None,
     seed: Seed = 0,
     method: Annotated[
-        str | None, typer.Option(help="How, as bounds or smoothing; by default the best for the model.")
+        str | None, typer.Option(help="How, as crown or smoothing; by default the best for the model.")
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of the method, as sigma=0.5; repeatable.")

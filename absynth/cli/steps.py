@@ -45,7 +45,7 @@ def parse_method(name: str | None, settings: Sequence[str]) -> Method | None:
     Raises:
         AbsynthError: If there is no such method or setting, or a value cannot be read.
     """
-    if name is None:
+    if name in (None, "auto"):
         if settings:
             raise AbsynthError("--set is for a method; name it with --method, or leave --set out.")
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,12 +17,13 @@ from absynth.certify.bounds.coefficients import Coefficients, single_values
 from absynth.certify.bounds.lipschitz import operator_norm, pair_constants
 from absynth.certify.bounds.reading import read_network
 from absynth.certify.front import GREY
-from absynth.certify.provers.bounds import Bounds, Lipschitz
+from absynth.certify.provers.bounds import AlphaCrown, Crown, Interval, Lipschitz
 from absynth.models.cnn import Binarized
 from absynth.models.front import Clamped
 from absynth.norms import NORMS, Norm
 
 RELAXATIONS = ["interval", "crown", "alpha-crown"]
+QUICK = {"interval": Interval(), "crown": Crown(), "alpha-crown": AlphaCrown(steps=6)}
 PIXELS = 3
 
 
@@ -86,7 +88,7 @@ def violations(model: nn.Module, norm: Norm, relaxation: str, factor: float = 1.
     """How many radii reach an image of another class."""
     images = some_images(1)
     labels = model(images).argmax(1)
-    radii = certify(model, images, labels, norm, method=Bounds(relaxation=relaxation)).radius * factor
+    radii = certify(model, images, labels, norm, method=relaxation).radius * factor
     nearest = [
         nearest_on_grid(model, image[None], int(label), norm)
         for image, label in zip(images, labels, strict=True)
@@ -119,7 +121,7 @@ def test_better_bounds_prove_no_less(norm: Norm) -> None:
         for seed in range(2):
             model, images = small_network("relu", seed), some_images(seed)
             labels = model(images).argmax(1)
-            method = Bounds(relaxation, tolerance=5e-3, steps=6)
+            method = replace(QUICK[relaxation], tolerance=5e-3)
             radii.append(certify(model, images, labels, norm, method=method).radius)
         means.append(float(torch.cat(radii).mean()))
     assert 0 < means[0] < 0.8 * means[1] and means[1] < means[2]
@@ -181,7 +183,7 @@ def test_a_linear_model_has_its_exact_radius(norm: Norm, relaxation: str) -> Non
     model = linear_model(0)
     images = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(1)).mul(1.4).sub(0.2).clamp(0, 1)
     labels = model(images).argmax(1)
-    found = certify(model, images, labels, norm, method=Bounds(relaxation, tolerance=1e-3)).radius
+    found = certify(model, images, labels, norm, method=replace(QUICK[relaxation], tolerance=1e-3)).radius
     for image, label, radius in zip(images, labels, found, strict=True):
         exact = exact_linear(model, image, int(label), norm)
         assert float(radius) <= exact * (1 + 1e-9)
@@ -191,7 +193,7 @@ def test_a_linear_model_has_its_exact_radius(norm: Norm, relaxation: str) -> Non
 def test_a_radius_that_is_too_large_by_a_tenth_is_caught() -> None:
     model, images = linear_model(0), torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(1))
     labels = model(images).argmax(1)
-    radii = certify(model, images, labels, "l2", method=Bounds(tolerance=0.01)).radius
+    radii = certify(model, images, labels, "l2", method=Crown(tolerance=0.01)).radius
     exact = [
         exact_linear(model, image, int(label), "l2") for image, label in zip(images, labels, strict=True)
     ]

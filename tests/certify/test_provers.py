@@ -41,7 +41,7 @@ def test_a_network_of_known_operations_has_bounds_and_no_exact_radii() -> None:
 def test_what_cannot_be_bounded_is_named() -> None:
     images, labels = torch.zeros(1, 1, 2, 2), torch.tensor([0])
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.GELU())
-    for method in (None, "bounds", "lipschitz"):
+    for method in (None, "interval", "crown", "alpha-crown", "lipschitz"):
         with pytest.raises(
             AbsynthError, match=r"^The operation 'GELU' \(2\) cannot be bounded, .* 'smoothing'"
         ):
@@ -50,9 +50,9 @@ def test_what_cannot_be_bounded_is_named() -> None:
         certify(lambda given: (given * given).flatten(1), images, labels)
     with pytest.raises(AbsynthError, match=r"cannot be followed without images \(TraceError: "):
         certify(lambda given: given.flatten(1) if given.sum() > 0 else -given.flatten(1), images, labels)
-    for setting, value, words in (("relaxation", "milp", "interval, crown"), ("tolerance", "2", "between")):
+    for setting, value, words in (("steps", "-1", "at least 0"), ("tolerance", "2", "between")):
         with pytest.raises(AbsynthError, match=words):
-            make_method("bounds", {setting: value})
+            make_method("alpha-crown", {setting: value})
 
 
 def test_a_function_and_an_answer_of_two_can_be_certified() -> None:

@@ -26,7 +26,7 @@ def refused(what: str) -> AbsynthError:
     Args:
         what: A sentence without its end.
     """
-    return AbsynthError(f"{what}, so the method 'bounds' cannot certify it; {ALTERNATIVE}.")
+    return AbsynthError(f"{what}, so no bounds can certify it; {ALTERNATIVE}.")
 
 
 def own_part(module: nn.Module) -> nn.Module | None:

@@ -13,14 +13,15 @@ from torch import nn
 
 from absynth.certify.prover import Method, Prover, Scope
 from absynth.certify.provers.ablation import Ablation
-from absynth.certify.provers.bounds import Bounds, Lipschitz
+from absynth.certify.provers.bounds import AlphaCrown, Crown, Interval, Lipschitz
 from absynth.certify.provers.paper import Paper
 from absynth.certify.provers.prototypes import Pairs
 from absynth.certify.provers.smoothing import Smoothing
 from absynth.errors import AbsynthError
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Pairs, Paper, Bounds, Lipschitz, Smoothing, Ablation)
+    method.name: method
+    for method in (Pairs, Paper, Crown, AlphaCrown, Interval, Lipschitz, Smoothing, Ablation)
 }
 """By name, the better ones first: the first automatic one with a scope for a model certifies it."""
 
@@ -80,7 +81,7 @@ def _why_not(method: Method, model: nn.Module) -> str:
 
 def _asked_for(method: Method | str | None) -> list[Method]:
     """The methods that may certify."""
-    if method is None:
+    if method is None or method == "auto":
         return [one() for one in METHODS.values() if one.automatic]
     return [make_method(method) if isinstance(method, str) else method]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from absynth.certify.bounds.ball import Ball
 from absynth.certify.bounds.lipschitz import pair_constants
 from absynth.certify.bounds.nodes import Network
-from absynth.certify.bounds.propagation import margins, propagate
+from absynth.certify.bounds.propagation import Propagation, margins, propagate
 from absynth.certify.bounds.reading import check_operations, read_network
 from absynth.certify.bounds.search import count_up, follow, halve
 from absynth.certify.bounds.slopes import optimised_margins
@@ -27,8 +27,6 @@ from absynth.models.asked import Asked, answer
 from absynth.norms import Norm
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels
-
-RELAXATIONS = ("interval", "crown", "alpha-crown")
 
 RULE = (
     "argmax of the network's logits in real arithmetic, with the weights as they are stored; the forward "
@@ -54,38 +52,28 @@ DOWNWARDS = 1 - 1e-9
 
 @dataclass(frozen=True)
 class Bounds:
-    """Bounds of a network's logits within a ball, for networks of known operations.
+    """What the methods share that bound a network's logits within a ball.
 
     Attributes:
-        relaxation: ``"interval"``, ``"crown"`` or ``"alpha-crown"``, each better and slower than the last.
         tolerance: How far a radius may be, relatively, below the largest that the bounds can prove.
         largest: Layers of more numbers than this are bounded by intervals, which is fast and much worse.
-        steps: Of α-CROWN, for every size of a ball that is tried.
-        seconds: An image for α-CROWN, after which it goes on as CROWN. Where it ends a search, the radius
-            depends on how fast the machine is.
 
     Raises:
         AbsynthError: If one of them is out of range.
     """
 
-    name: ClassVar[str] = "bounds"
-    automatic: ClassVar[bool] = True
-    relaxation: str = "crown"
+    name: ClassVar[str]
+    automatic: ClassVar[bool] = False
     tolerance: float = 0.01
     largest: int = 20_000
-    steps: int = 20
-    seconds: float = 10.0
 
     def __post_init__(self) -> None:
-        if self.relaxation not in RELAXATIONS:
-            raise AbsynthError(
-                f"There is no relaxation '{self.relaxation}'; choose one of {', '.join(RELAXATIONS)}."
-            )
         if not 0 < self.tolerance < 1:
             raise AbsynthError(f"The tolerance is {self.tolerance}; it must lie between 0 and 1.")
-        for name in ("largest", "steps", "seconds"):
-            if not getattr(self, name) >= 0:
-                raise AbsynthError(f"The setting '{name}' is {getattr(self, name)}; it must be at least 0.")
+        for field in fields(self):
+            if not getattr(self, field.name) >= 0:
+                value = getattr(self, field.name)
+                raise AbsynthError(f"The setting '{field.name}' is {value}; it must be at least 0.")
 
     def scope(self, model: nn.Module) -> Scope | None:
         """Every norm, for a network of known operations."""
@@ -107,6 +95,70 @@ class Bounds:
         """The method made ready for a model."""
         return BoundsProver(model, self)
 
+    def least_margins(self, found: Propagation, labels: Labels, end: float) -> Tensor:
+        """Lower bounds of the label's logit minus every other one, shape (batch, class − 1).
+
+        Args:
+            found: What is known of the balls.
+            labels: Shape (batch,).
+            end: When to stop improving them, in seconds of the clock that only goes forward.
+        """
+        raise NotImplementedError
+
+    @property
+    def seconds_an_image(self) -> float:
+        """How long an image's bounds may be improved."""
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Interval(Bounds):
+    """Interval bounds (Gowal et al. 2018): fast, and good for networks that were trained for them."""
+
+    name: ClassVar[str] = "interval"
+
+    def least_margins(self, found: Propagation, labels: Labels, end: float) -> Tensor:
+        """Those of the intervals."""
+        return margins(found, labels, straight=False)
+
+
+@dataclass(frozen=True)
+class Crown(Bounds):
+    """Linear bounds (Zhang et al. 2018)."""
+
+    name: ClassVar[str] = "crown"
+    automatic: ClassVar[bool] = True
+
+    def least_margins(self, found: Propagation, labels: Labels, end: float) -> Tensor:
+        """Those of the lines, or of the intervals where they are better."""
+        # what overflows is no number, and no bound
+        return margins(found, labels, straight=False).fmax(margins(found, labels, straight=True))
+
+
+@dataclass(frozen=True)
+class AlphaCrown(Bounds):
+    """Linear bounds with lines that are optimised for each image and rival (Xu et al. 2021).
+
+    Attributes:
+        steps: For every size of a ball that is tried.
+        seconds: An image, after which it goes on as CROWN. Where it ends a search, the radius depends on how
+            fast the machine is.
+    """
+
+    name: ClassVar[str] = "alpha-crown"
+    steps: int = 20
+    seconds: float = 10.0
+
+    @property
+    def seconds_an_image(self) -> float:
+        """The setting."""
+        return self.seconds
+
+    def least_margins(self, found: Propagation, labels: Labels, end: float) -> Tensor:
+        """Those of the best lines found."""
+        better = optimised_margins(found, labels, steps=self.steps, until=end)
+        return margins(found, labels, straight=False).fmax(better)
+
 
 @dataclass(frozen=True)
 class Lipschitz:
@@ -117,14 +169,14 @@ class Lipschitz:
 
     def scope(self, model: nn.Module) -> Scope | None:
         """L2, for a network of known operations that does not jump."""
-        found = None if isinstance(_split(model)[1], Threshold) else Bounds().scope(model)
+        found = None if isinstance(_split(model)[1], Threshold) else Crown().scope(model)
         return None if found is None else Scope(norms=("l2",))
 
     def why_not(self, model: nn.Module) -> str:
         """Names what has no constant."""
         if isinstance(_split(model)[1], Threshold):
-            return "A network behind a threshold has no Lipschitz constant; choose the method 'bounds'."
-        return Bounds().why_not(model)
+            return "A network behind a threshold has no Lipschitz constant; choose the method 'crown'."
+        return Crown().why_not(model)
 
     def prover(self, model: nn.Module) -> NetworkProver:
         """The method made ready for a model."""
@@ -250,7 +302,7 @@ class LipschitzProver(NetworkProver):
         """
         if balls.norm != "l2":
             raise AbsynthError(
-                f"The method 'lipschitz' is for l2, not {balls.norm}; choose the method 'bounds'."
+                f"The method 'lipschitz' is for l2, not {balls.norm}; choose the method 'crown'."
             )
         return self._by_constants(network, balls, labels, margin)
 
@@ -266,7 +318,7 @@ class BoundsProver(NetworkProver):
     def __init__(self, model: nn.Module, settings: Bounds) -> None:
         super().__init__(model)
         self.settings = settings
-        self.method = settings.relaxation
+        self.method = settings.name
 
     def _grow(self, network: Network, balls: Ball, labels: Labels, margin: Tensor) -> Tensor:
         """The largest size that is proven, near enough."""
@@ -278,7 +330,7 @@ class BoundsProver(NetworkProver):
         known = torch.zeros_like(guess)
         if balls.norm == "l2":
             known = self._by_constants(network, balls, labels, margin)
-        if settings.relaxation == "interval":
+        if isinstance(settings, Interval):
             every = torch.arange(len(labels), device=labels.device)
             found = halve(lambda sizes: least(every, sizes) > 0, guess, most, settings.tolerance)
             return found.maximum(known)
@@ -289,19 +341,13 @@ class BoundsProver(NetworkProver):
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """From rows and sizes to the least margins that are proven within these balls."""
         settings = self.settings
-        straight = settings.relaxation != "interval"
-        end = time.monotonic() + settings.seconds * len(labels)
+        straight = not isinstance(settings, Interval)
+        end = time.monotonic() + settings.seconds_an_image * len(labels)
 
         def least(rows: Tensor, sizes: Tensor) -> Tensor:
             ball, own = Ball(balls.image[rows], balls.front, balls.norm, sizes), labels[rows]
             found = propagate(network, ball, straight=straight, largest=settings.largest)
-            best = margins(found, own, straight=False)
-            if settings.relaxation == "crown":
-                # what overflows is no number, and no bound
-                best = best.fmax(margins(found, own, straight=True))
-            elif settings.relaxation == "alpha-crown":
-                best = best.fmax(optimised_margins(found, own, steps=settings.steps, until=end))
-            return best.amin(1)
+            return settings.least_margins(found, own, end).amin(1)
 
         return least
 
