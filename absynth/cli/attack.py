@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from absynth.cli.options import AllowRandom, Data, Draws, Quiet, Seed, Strict
 from absynth.errors import AbsynthError
@@ -53,6 +52,7 @@ def attack(
         write_adversarials,
         write_pictures,
     )
+    from absynth.report.terminal import show_table
 
     chosen_norm = parse_norm(norm)
     if out is not None:
@@ -79,7 +79,7 @@ def attack(
             draws=DRAWS if draws is None else draws,
             grid=EIGHT_BITS if png is not None and grid is None else grid,
         )
-    Console().print(attack_table(result, chosen_norm, f"{model}, suite '{suite}', seed {seed}", data))
+    show_table(attack_table(result, chosen_norm, f"{model}, suite '{suite}', seed {seed}", data))
     show_remarks(result.remarks)
     if png is not None:
         write_pictures(png, result, sample.labels, sample.rows)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from absynth.cli.options import Data, Model, Quiet, Seed
 
@@ -37,6 +36,7 @@ def audit(
     from absynth.evaluate.models import load_classifier
     from absynth.progress import progress_display
     from absynth.report.certificates import audit_table
+    from absynth.report.terminal import show_table
 
     norms, chosen = parse_norms(norm), parse_method(method, settings or [])
     with progress_display(not quiet) as progress:
@@ -53,6 +53,6 @@ def audit(
             load_model=load_classifier,
             method=chosen,
         )
-    Console().print(audit_table(audits, f"{model}, suite '{suite}', seed {seed}"))
+    show_table(audit_table(audits, f"{model}, suite '{suite}', seed {seed}"))
     if any(entry.refuted for entry in audits):
         raise SystemExit(1)

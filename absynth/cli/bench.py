@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from absynth.cli.options import AllowRandom, Draws, EngineOptions, Quiet, spell_out
 from absynth.errors import AbsynthError
@@ -58,7 +57,14 @@ def bench(
     from absynth.evaluate.store import ResultStore
     from absynth.progress import progress_display
     from absynth.report.markdown import check_markdown, write_markdown
-    from absynth.report.tables import benchmark_table, detail_tables, schedule_table, status_table
+    from absynth.report.tables import (
+        benchmark_table,
+        detail_tables,
+        lone_headers,
+        schedule_table,
+        status_table,
+    )
+    from absynth.report.terminal import show_table
 
     if action not in (None, "status", "plan"):
         raise AbsynthError(
@@ -77,27 +83,27 @@ def bench(
     if markdown is not None:
         check_markdown(markdown)
     folder = f"results/{name}" if out is None else out
-    store, console = ResultStore(folder), Console()
+    store = ResultStore(folder)
     if action == "status":
         with progress_display(not quiet) as progress:
             statuses = benchmark_status(chosen, store, progress)
-        console.print(status_table(statuses, folder))
+        show_table(status_table(statuses, folder))
         show_remarks(remark for status in statuses for remark in status.remarks)
         return
     if action == "plan":
         with progress_display(not quiet) as progress:
             schedule = benchmark_schedule(chosen, store, progress)
-        console.print(schedule_table(schedule, folder))
+        show_table(schedule_table(schedule, folder))
         show_remarks(schedule.remarks)
         return
     with open_engine_and_progress(engine, quiet=quiet) as (opened, progress):
         result = run_benchmark(chosen, store, progress, engine=opened)
-    console.print(benchmark_table(result))
+    show_table(benchmark_table(result), lone_headers(result.preset))
     for table in detail_tables(result) if details else ():
-        console.print(table)
+        show_table(table)
     if markdown is not None:
         write_markdown(markdown, result)
     show_remarks(result.remarks)
-    console.print(f"Records and adversarial images: {store.location}", soft_wrap=True, markup=False)
+    print(f"Records and adversarial images: {store.location}")
     if result.refused:
         raise AbsynthError(" ".join(result.refused.values()))

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from absynth.cli.options import Data, EngineOptions, Model, Quiet, Seed, Strict, spell_out
 
@@ -43,6 +42,7 @@ def certify(
     from absynth.evaluate.models import check_name, load_classifier
     from absynth.evaluate.tasks import choose_images
     from absynth.report.certificates import certificate_tables, check_plot, plot_certificates
+    from absynth.report.terminal import show_table
 
     norms = parse_norms(norm)
     chosen = parse_method(method, settings or [])
@@ -69,8 +69,7 @@ def certify(
             method=chosen,
             class_names=dataset.class_names if dataset.named and not dataset.digits else None,
         )
-    console = Console()
     for table in certificate_tables(records, f"{model} on {data} {split}", data):
-        console.print(table)
+        show_table(table)
     if plot is not None:
         plot_certificates(records, plot)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from absynth.cli.options import Quiet, Seed
 
@@ -29,6 +28,7 @@ def distal(
     from absynth.evaluate.distal import find_distal, write_distal
     from absynth.progress import progress_display
     from absynth.report.tables import distal_table
+    from absynth.report.terminal import show_table
     from absynth.zoo import load
 
     models = {name: load(name) for name in model or ("cnn", "madry", "abs")}
@@ -37,4 +37,4 @@ def distal(
             models, target=target, count=count, steps=steps, gradient=gradient, seed=seed, progress=progress
         )
     write_distal(found, out)
-    Console().print(distal_table(found))
+    show_table(distal_table(found))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from absynth.cli.options import Data, Model, Seed
 from absynth.errors import AbsynthError
@@ -24,6 +23,7 @@ def speed(
     from absynth.evaluate.data import choose_data, read_for
     from absynth.evaluate.speed import certificate_speed
     from absynth.report.certificates import speed_table
+    from absynth.report.terminal import show_table
     from absynth.zoo import load
 
     norms = parse_norms(norm)
@@ -34,4 +34,4 @@ def speed(
     dataset = read_for([model], choose_data([model], data), "test")
     sample = draw_sample(dataset, count, seed)
     speeds = certificate_speed(load(model), sample.images, sample.labels, norms=norms, sizes=sizes, seed=seed)
-    Console().print(speed_table(list(speeds), f"{model}, {count} test images, seed {seed}"))
+    show_table(speed_table(list(speeds), f"{model}, {count} test images, seed {seed}"))

@@ -108,6 +108,16 @@ def benchmark_table(result: BenchmarkResult) -> Table:
     return table
 
 
+def lone_headers(preset: Preset) -> dict[int, str]:
+    """What the columns of :func:`benchmark_table`, by number, are called away from their norm's median."""
+    headers, number = {}, 2
+    for norm in preset.norms:
+        for place, size in enumerate(thresholds(preset, norm), number + 1):
+            headers[place] = f"{NAMES[norm]} at {size:g}"
+        number += 1 + len(thresholds(preset, norm))
+    return headers
+
+
 def detail_tables(result: BenchmarkResult) -> list[Table]:
     """One table a model and norm: a row each attack, and the smallest adversarials of all of them."""
     tables = []
