@@ -17,6 +17,10 @@ from absynth.data.readers import Dataset, assemble
 from absynth.errors import AbsynthError
 
 
+REMAINS = "__MACOSX"
+"""The folder of descriptions, named like the pictures, that a Mac puts into an archive."""
+
+
 def read_image_folder(
     path: str | Path,
     *,
@@ -27,7 +31,8 @@ def read_image_folder(
     """Reads a folder with one sub-folder of pictures for each class.
 
     The classes are called by the sub-folders' names; colour becomes grey. Hidden files are
-    passed over; so are files of other kinds and pictures that cannot be read, with a remark.
+    passed over; so are files of other kinds, what a Mac leaves in archives and pictures that
+    cannot be read, with a remark.
     Pictures of several sizes are scaled to one.
 
     Args:
@@ -56,6 +61,8 @@ def read_image_folder(
     others = sorted(file for file, _ in files if file.suffix.lower() not in SUFFIXES and file.is_file())
     files = [(file, label) for file, label in files if file.suffix.lower() in SUFFIXES]
     remarks = [describe_others(path, others)] if others else []
+    if (path / REMAINS).is_dir():
+        remarks.append(f"{path}: the folder {REMAINS}, which a Mac leaves in archives, is passed over.")
     pictures: list[ndarray] = []
     labels: list[int] = []
     shapes: list[Size] = []
@@ -104,8 +111,9 @@ def describe_others(path: Path, files: Sequence[Path]) -> str:
 
 
 def subfolders(path: Path) -> list[str]:
-    """The names of the sub-folders of a folder in alphabetical order, without hidden ones."""
-    return sorted(one.name for one in path.iterdir() if one.is_dir() and not one.name.startswith("."))
+    """The names of the sub-folders of a folder that may be classes, in alphabetical order."""
+    names = (one.name for one in path.iterdir() if one.is_dir())
+    return sorted(name for name in names if name != REMAINS and not name.startswith("."))
 
 
 def _most_common(sizes: Sequence[Size]) -> Size:

@@ -39,6 +39,17 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_what_a_mac_leaves_in_an_archive_is_no_class(pictures: Path) -> None:
+    before = read_dataset(pictures / "train", "train")
+    (pictures / "train/__MACOSX/ape").mkdir(parents=True)
+    (pictures / "train/__MACOSX/._a.png").write_bytes(b"Mac OS X")
+    read = read_dataset(pictures / "train", "train")
+    assert read.class_names == before.class_names == ("ape", "bee", "cow")
+    assert read.labels.equal(before.labels)
+    (remark,) = set(read.remarks) - set(before.remarks)
+    assert "__MACOSX" in remark
+
+
 def test_pictures_of_several_sizes_become_those_of_the_most_common(pictures: Path) -> None:
     dataset = read_dataset(pictures, "train")
     assert dataset.images.shape == (4, 1, 20, 20)
