@@ -16,7 +16,6 @@ from absynth.data.pictures import SUFFIXES, read_picture, resize
 from absynth.data.readers import Dataset, assemble
 from absynth.errors import AbsynthError
 
-
 REMAINS = "__MACOSX"
 """The folder of descriptions, named like the pictures, that a Mac puts into an archive."""
 
