@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from absynth.errors import AbsynthError
-from absynth.files import atomic_path
+from absynth.files import atomic_path, check_writable
 from absynth.models.cnn import Binarized
 from absynth.models.front import Clamped
 from absynth.models.prototypes import PrototypeClassifier
@@ -30,7 +30,7 @@ def check_onnx(path: Path) -> None:
     """Sees that an ONNX file can be written there, before the work for it is done.
 
     Raises:
-        AbsynthError: If onnx is missing or the name ends otherwise.
+        AbsynthError: If onnx is missing, the name ends otherwise, or nothing can be written there.
     """
     if path.suffix.lower() != ".onnx":
         raise AbsynthError(f"'{path}' does not end in .onnx; name the file model.onnx, for example.")
@@ -38,6 +38,7 @@ def check_onnx(path: Path) -> None:
         import onnx  # noqa: F401
     except ImportError:
         raise AbsynthError("The export needs onnx; install it with: pip install 'absynth[onnx]'.") from None
+    check_writable(path)
 
 
 @torch.no_grad()

@@ -43,12 +43,12 @@ def attack(
     from absynth.cli.steps import draw_sample, read_data, show_remarks
     from absynth.evaluate.data import choose_data
     from absynth.evaluate.models import load_classifier
+    from absynth.files import check_folder
     from absynth.norms import parse_norm
     from absynth.progress import progress_display
     from absynth.report.tables import (
         attack_table,
         check_adversarials,
-        check_pictures,
         write_adversarials,
         write_pictures,
     )
@@ -58,7 +58,7 @@ def attack(
     if out is not None:
         check_adversarials(out)
     if png is not None:
-        check_pictures(png)
+        check_folder(png)
     if png is not None and EIGHT_BITS % (grid or EIGHT_BITS):
         raise AbsynthError(
             f"A picture has 8 bits; with --png, give a --grid that divides 255 in place of {grid}."

@@ -34,10 +34,12 @@ def audit(
     from absynth.evaluate.audit import audit as run
     from absynth.evaluate.data import choose_data
     from absynth.evaluate.models import load_classifier
+    from absynth.files import check_folder
     from absynth.progress import progress_display
     from absynth.report.certificates import audit_table
     from absynth.report.terminal import show_table
 
+    check_folder(out)
     norms, chosen = parse_norms(norm), parse_method(method, settings or [])
     with progress_display(not quiet) as progress:
         audits = run(

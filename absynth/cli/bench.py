@@ -71,6 +71,10 @@ def bench(
             f"There is no 'bench {action}'; leave '{action}' out to run, or say 'status' or 'plan'."
         )
     chosen, name = choose_preset(preset, config)
+    if markdown is not None:
+        check_markdown(markdown)
+    folder = f"results/{name}" if out is None else out
+    store = ResultStore(folder)
     chosen = adapt_preset(
         chosen,
         models=model or (),
@@ -80,10 +84,6 @@ def bench(
         allow_random=allow_random,
         draws=draws,
     )
-    if markdown is not None:
-        check_markdown(markdown)
-    folder = f"results/{name}" if out is None else out
-    store = ResultStore(folder)
     if action == "status":
         with progress_display(not quiet) as progress:
             statuses = benchmark_status(chosen, store, progress)

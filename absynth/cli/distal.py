@@ -26,11 +26,13 @@ def distal(
 ) -> None:
     """Change noise until a model is sure that it shows a class, and ask the other models about it."""
     from absynth.evaluate.distal import find_distal, write_distal
+    from absynth.files import check_folder
     from absynth.progress import progress_display
     from absynth.report.tables import distal_table
     from absynth.report.terminal import show_table
     from absynth.zoo import load
 
+    check_folder(out)
     models = {name: load(name) for name in model or ("cnn", "madry", "abs")}
     with progress_display(not quiet) as progress:
         found = find_distal(

@@ -81,6 +81,7 @@ def train(
 
     from absynth.cli.steps import open_engine_and_progress, read_data, show_remarks
     from absynth.data import read_dataset
+    from absynth.files import check_folder
     from absynth.models.pretrained import read_config
     from absynth.training.recipes import Assignment, Options, find_recipe
     from absynth.training.side_by_side import fit_side_by_side
@@ -104,6 +105,7 @@ def train(
         engine=None if engine == ClusterOptions() else engine.engine,
     )
     train_model = recipe.plan(options)
+    check_folder(out)
     if threads is not None:
         torch.set_num_threads(threads)
     if built_on := recipe.base_of(options):

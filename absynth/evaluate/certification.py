@@ -21,7 +21,7 @@ from absynth.certify import Certifier, Method, certifiable
 from absynth.engine import Engine, Job, LocalEngine, run_jobs
 from absynth.errors import AbsynthError, first_line
 from absynth.evaluate.tasks import data_hash, weights_hash
-from absynth.files import atomic_path, write_text
+from absynth.files import atomic_path, check_writable, write_text
 from absynth.norms import NORMS, Norm
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels
@@ -211,12 +211,13 @@ def check_output(path: Path) -> None:
     """Sees that results can be written to ``path``, before anything long is started.
 
     Raises:
-        AbsynthError: If its ending names no known format.
+        AbsynthError: If its ending names no known format, or nothing can be written there.
     """
     if path.suffix not in FORMATS:
         raise AbsynthError(
             f"'{path.name}' names no format that can be written; end it in {', '.join(FORMATS)}."
         )
+    check_writable(path)
 
 
 def write_certificates(

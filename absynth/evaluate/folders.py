@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import fsspec
 
 from absynth.errors import AbsynthError, UnwritableError, first_line
-from absynth.files import write_bytes
+from absynth.files import file_in_the_way, write_bytes
 
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"})
 """Where writing a file is one request, after which all of it is there and before which none is."""
@@ -51,12 +51,12 @@ class LocalFolder:
         folder: Made when the first file is written.
 
     Raises:
-        AbsynthError: If it is a file.
+        AbsynthError: If it is a file or lies in one.
     """
 
     def __init__(self, folder: Path) -> None:
-        if folder.exists() and not folder.is_dir():
-            raise AbsynthError(f"{folder} is a file; results need a folder.")
+        if (file := file_in_the_way(folder)) is not None:
+            raise AbsynthError(f"{file} is a file; results need a folder.")
         self._folder = folder
 
     @property
@@ -157,6 +157,8 @@ def open_folder(place: Path | str) -> Folder:
     """The folder at a path, or at a URL with "://" in it.
 
     Raises:
-        AbsynthError: If it is a file, or its URL cannot be used.
+        AbsynthError: If nothing is named, it is a file, or its URL cannot be used.
     """
+    if not str(place).strip():
+        raise AbsynthError("The folder of the results has no name; give one, or '.' for the working folder.")
     return RemoteFolder(place) if isinstance(place, str) and "://" in place else LocalFolder(Path(place))

@@ -17,7 +17,7 @@ from absynth.evaluate.audit import Audit
 from absynth.evaluate.certification import CertificateRecord, radii
 from absynth.evaluate.paper import is_paper_data
 from absynth.evaluate.speed import Speed
-from absynth.files import atomic_path
+from absynth.files import atomic_path, check_writable
 from absynth.norms import Norm
 from absynth.report.tables import NAMES
 
@@ -143,7 +143,8 @@ def check_plot(path: Path) -> None:
     """Sees that a plot can be made and written to ``path``.
 
     Raises:
-        AbsynthError: If its ending names no known format or matplotlib is missing.
+        AbsynthError: If its ending names no known format, matplotlib is missing, or nothing can be written
+            there.
     """
     if path.suffix not in PLOT_FORMATS:
         raise AbsynthError(f"'{path.name}' names no format of plots; end it in {', '.join(PLOT_FORMATS)}.")
@@ -151,6 +152,7 @@ def check_plot(path: Path) -> None:
         import matplotlib  # noqa: F401
     except ImportError:
         raise AbsynthError("Plots need matplotlib; install absynth with the extra 'plot'.") from None
+    check_writable(path)
 
 
 def plot_certificates(records: Sequence[CertificateRecord], path: Path) -> None:

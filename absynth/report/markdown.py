@@ -9,7 +9,7 @@ from absynth.errors import AbsynthError
 from absynth.evaluate.paper import SIZES, is_paper_data
 from absynth.evaluate.runner import BenchmarkResult
 from absynth.evaluate.summaries import summaries, thresholds
-from absynth.files import write_text
+from absynth.files import check_writable, write_text
 from absynth.norms import Norm
 from absynth.report.tables import NAMES, describe_samples, format_figures, has_paper_figures, paper_figure
 
@@ -28,10 +28,11 @@ def check_markdown(path: Path) -> None:
     """Sees that Markdown can be written to ``path``, before anything long is started.
 
     Raises:
-        AbsynthError: If it is a folder or does not end in .md.
+        AbsynthError: If it does not end in .md, or nothing can be written there.
     """
     if path.suffix != ".md" or path.is_dir():
         raise AbsynthError(f"'{path}' is no name for a Markdown file; end it in .md.")
+    check_writable(path)
 
 
 def write_markdown(path: Path, result: BenchmarkResult) -> None:

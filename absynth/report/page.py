@@ -18,7 +18,7 @@ from absynth.errors import AbsynthError
 from absynth.evaluate.distal import read_distal
 from absynth.evaluate.paper import is_paper_data, paper_threshold
 from absynth.evaluate.tasks import weights_hash
-from absynth.files import write_text
+from absynth.files import check_folder, write_text
 from absynth.inference.abs import ABS
 from absynth.models.front import unwrap
 from absynth.norms import Norm
@@ -147,10 +147,9 @@ def write_report(
         progress: Where to show the figures done and left.
 
     Raises:
-        AbsynthError: If an optional package is missing, the folder is a file, or a record is damaged.
+        AbsynthError: If an optional package is missing, the folder cannot be written, or a record is damaged.
     """
-    if out.exists() and not out.is_dir():
-        raise AbsynthError(f"{out} is a file; a report needs a folder.")
+    check_folder(out)
     template = _load_template()
     with drawing_style():
         shown: dict[str, str] = {}

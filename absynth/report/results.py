@@ -170,6 +170,11 @@ def read_results(folder: Path, dataset: str | None = None) -> Results:
     """
     files = sorted((folder / "records").glob("*.parquet"))
     if not files:
+        if any((folder / "clean").glob("*")):
+            raise AbsynthError(
+                f"{folder} holds clean accuracies alone; attack the models as well, for example with "
+                f"'absynth bench --preset quick --out {folder}'."
+            )
         raise AbsynthError(f"{folder} holds no records; give a folder that 'absynth bench --out' wrote.")
     every = [finding for path in files for finding in _read_records(path)]
     names = sorted({finding.record.dataset for finding in every})

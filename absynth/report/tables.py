@@ -19,7 +19,7 @@ from absynth.evaluate.schedule import START_SECONDS, Schedule
 from absynth.evaluate.status import ModelStatus
 from absynth.evaluate.summaries import ALL, AttackSummary, attack_rows, summaries, summarize, thresholds
 from absynth.evaluate.tasks import Preset
-from absynth.files import atomic_path
+from absynth.files import atomic_path, check_writable
 from absynth.norms import Norm
 from absynth.shapes import Labels
 
@@ -225,10 +225,11 @@ def check_adversarials(path: Path) -> None:
     """Sees that adversarials can be written to ``path``.
 
     Raises:
-        AbsynthError: If it does not end in .npz.
+        AbsynthError: If it does not end in .npz, or nothing can be written there.
     """
     if path.suffix != ".npz":
         raise AbsynthError(f"'{path.name}' names no format for adversarials; end it in .npz.")
+    check_writable(path)
 
 
 def write_adversarials(
@@ -244,19 +245,6 @@ def write_adversarials(
             indices=np.array(indices),
             class_names=np.array(class_names),
         )
-
-
-def check_pictures(folder: Path) -> None:
-    """Sees that pictures can be written into a folder of this name.
-
-    Raises:
-        AbsynthError: If it, or what it lies in, is a file.
-    """
-    for place in (folder, *folder.parents):
-        if place.exists():
-            if not place.is_dir():
-                raise AbsynthError(f"{place} is a file; name a folder for the pictures.")
-            return
 
 
 def write_pictures(folder: Path, result: AttackResult, labels: Labels, indices: Sequence[int]) -> None:

@@ -75,15 +75,6 @@ def test_what_attack_writes_is_data_for_every_command(
     assert "0.00%" in shown
 
 
-def test_a_file_in_place_of_the_folder_is_told_before_the_attack(
-    tmp_path: Path, fails: pytest.FixtureRequest
-) -> None:
-    (tmp_path / "p").write_text("")
-    for place in (tmp_path / "p", tmp_path / "p" / "q"):
-        line = fails("attack", "--model", "no-such-model", "-n", "1", "--png", str(place))
-        assert "p is a file; name a folder for the pictures." in line
-
-
 def test_norms_are_given_one_at_a_time(fails: pytest.FixtureRequest) -> None:
     assert "no norm 'l2,linf'; choose one of l2, l1, linf, l0, one at a time" in fails(
         "attack", "--norm", "l2,linf"
