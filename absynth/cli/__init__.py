@@ -7,6 +7,12 @@ Each command has a file of its own, :mod:`absynth.cli.options` has the options t
 command imports what it needs of the library only when it runs.
 """
 
-from absynth.cli.commands import app, main
+import sys
+
+try:
+    from absynth.cli.commands import app, main
+except KeyboardInterrupt:  # in the moment before the command line can tell it
+    print("Interrupted.", file=sys.stderr)
+    raise SystemExit(130) from None
 
 __all__ = ["app", "main"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import sys
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from absynth import __version__
 from absynth.cli.attack import attack
 from absynth.cli.audit import audit
 from absynth.cli.bench import bench
@@ -26,7 +28,6 @@ from absynth.errors import AbsynthError, FailedTasksError
 
 app = typer.Typer(
     name="absynth",
-    help="Robust, provably robust image classification by analysis by synthesis.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -36,12 +37,36 @@ for command in (train, classify, certify, attack, audit, speed, bench, report, d
     app.command()(command)
 
 
+def _show_version(wanted: bool) -> bool:
+    if wanted:
+        print(f"absynth {__version__}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Robust, provably robust image classification by analysis by synthesis."""
+
+
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What goes wrong where standard output is a file on a full disk."""
 
 
+INTERRUPTED = 130
+"""The exit status after Ctrl-C."""
+
+
 def _tell(message: str) -> None:
     Console(stderr=True).print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True, highlight=False)
+
+
+def _tell_interruption() -> None:
+    print("Interrupted; run the same command again, what it finished and wrote is kept.", file=sys.stderr)
 
 
 def main() -> None:
@@ -65,5 +90,9 @@ def main() -> None:
         print(error, file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        Console(stderr=True).print("Interrupted; run the same command again to go on.")
-        raise SystemExit(130) from None
+        _tell_interruption()
+        raise SystemExit(INTERRUPTED) from None
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # what typer makes of Ctrl-C in a command
+            _tell_interruption()
+        raise
