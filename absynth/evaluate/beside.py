@@ -51,9 +51,10 @@ class Source:
 class Room:
     """One user's file and the modules beside it, as they were when the file was loaded.
 
-    Beside the file is what lies in its folder, or in a folder that its own code puts on ``sys.path``. It
-    comes before the standard library and installed packages, as when Python runs the file, but not before
-    what is built into Python; the package ``absynth`` is always the installed one.
+    Beside the file is what lies in its folder, in that of the file it links to if it is a link, or in a
+    folder that its own code puts on ``sys.path``. It comes before the standard library and installed
+    packages, as when Python runs the file, but not before what is built into Python; the package ``absynth``
+    is always the installed one.
 
     Args:
         path: Of the user's file.
@@ -65,6 +66,8 @@ class Room:
         self.path = path
         self.file = path.resolve()  # now, as the user's code may change the working folder
         self.folder = str(path.parent.resolve())
+        # beside a link first, then beside what it leads to, where Python itself looks
+        self._beside = list(dict.fromkeys([self.folder, str(self.file.parent)]))
         if name is None:
             digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
             name = f"{HELPERS}{digest}_{next(_numbers)}"
@@ -108,7 +111,7 @@ class Room:
         pickle does, is one beside the file as well, unless the name is a standard or installed module's.
         """
         self._before, plain = list(sys.path), _PlainNames(self)
-        sys.path.insert(0, self.folder)
+        sys.path[:0] = self._beside
         sys.meta_path.insert(0, plain)
         hidden = {name: sys.modules.pop(name) for name in plain.taken(sys.modules)}
         try:
@@ -125,7 +128,7 @@ class Room:
         """The folders that come before what Python would find anyway, and those that come after."""
         if self._folders is not None:
             return self._folders
-        first, last = [self.folder], list[str]()
+        first, last = list(self._beside), list[str]()
         known = {entry: place for place, entry in enumerate(self._before)}
         position = max((at for at, entry in enumerate(sys.path) if entry in known), default=-1)
         for at, entry in enumerate(sys.path):

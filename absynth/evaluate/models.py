@@ -96,15 +96,17 @@ def _load_own(name: str, path: Path, function: str, size: Size) -> nn.Module:
             raise AbsynthError(f"{path} has no function '{function}'; name one that is in the file.")
         _check_maker(name, make)
         model = make()
+    if isinstance(model, type):
+        raise AbsynthError(
+            f"{name} made the class {model.__name__} rather than a model; return {model.__name__}(...)."
+        )
     if not callable(model):
         raise AbsynthError(
             f"{name} made a {type(model).__name__}; it must return a torch.nn.Module, or a function, from "
             "images to logits."
         )
     with _own_errors(name, room):
-        served = as_module(model)
-        served.eval()
-        served = _served(name, served, size)
+        served = _served(name, model, size)
         room.complete(source)
     _sources[served] = source + room.digest()
     return served
@@ -188,7 +190,7 @@ def _own_errors(name: str, room: Room) -> Iterator[None]:
         if isinstance(error, SyntaxError) and error.filename in own:
             lines.append((error.lineno, own[error.filename]))
         place = f" in line {lines[-1][0]}{lines[-1][1]}" if lines else ""
-        words = " ".join(str(error).split())
+        words = " ".join(str(error).split()).replace(f"{room.name}.", "").replace(room.name, room.folder)
         if isinstance(error, SystemExit):
             raise AbsynthError(
                 f"{name} ended the program{place} (SystemExit: {words}); keep what reads arguments or exits "
@@ -205,11 +207,12 @@ def _beside(file: str, room: Room) -> str:
     return f" of {own.relative_to(room.folder) if own.is_relative_to(room.folder) else own}"
 
 
-def _served(name: str, model: nn.Module, size: Size) -> nn.Module:
+def _served(name: str, model: Any, size: Size) -> nn.Module:
     """A user's model as any attack can ask it, once it has answered blank images."""
     try:
+        module = as_module(model).eval()
         with standard(gradients=True):
-            return serve(model, torch.zeros(2, 1, *size, device="cpu")).model
+            return serve(module, torch.zeros(2, 1, *size, device="cpu")).model
     except AbsynthError as error:
         if error.__cause__ is not None:
             raise error.__cause__ from None

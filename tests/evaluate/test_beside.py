@@ -300,3 +300,16 @@ def test_a_file_without_helpers_is_known_as_before(tmp_path: Path) -> None:
     assert kinds[0].__module__ != kinds[1].__module__
     printed = f"Printed(<class 'absynth_model_{folder}.Constant'>)"
     assert first == second == hashlib.sha256(b"Printed" + printed.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("line", ["from .net import VALUE", "import net; VALUE = net.VALUE"])
+def test_a_link_finds_what_is_beside_the_file_that_it_leads_to(line: str, tmp_path: Path) -> None:
+    file = MODEL + line + "\ndef make():\n    return Constant(VALUE)\n"
+    real = write(tmp_path / "real", my=file, net="VALUE = 3\n") / "my.py"
+    link = tmp_path / "links" / "my.py"
+    link.parent.mkdir()
+    link.symlink_to(real)
+    assert answer(link) == answer(real) == 3
+    write(link.parent, net="VALUE = 4\n")
+    assert answer(link) == 4, "what is beside the link comes first"
+    assert answer(real) == 3

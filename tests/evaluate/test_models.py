@@ -122,6 +122,15 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
             "def make_model():\n    return 'model'",
             "made a str; .*torch.nn.Module, or a function",
         ),
+        (
+            GOOD + "class Net(nn.Linear):\n    pass\ndef make_model():\n    return Net",
+            r"mine.py:make_model made the class Net rather than a model; return Net\(...\)",
+        ),
+        (
+            GOOD.replace("nn.Sequential(", "nn.Sequential(nn.Linear(2, 2, device='meta'), ", 1),
+            r"mine.py:make_model is on the device 'meta'",
+        ),
+        ("from .net import M", r"raised ModuleNotFoundError in line 1: No module named 'net'; mend it"),
         (GOOD.replace("784", "783"), "raised RuntimeError: mat1 and mat2"),
         (
             GOOD.replace("nn.Flatten()", "nn.Identity()").replace("784", "28"),
