@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,8 +70,9 @@ def standard(
 def kept() -> Iterator[None]:
     """Puts back what a user's code may set for the whole process, so that it alters nobody else's figures.
 
-    That is the working folder, NumPy's treatment of floating-point errors, Python's filters of warnings, and
-    PyTorch's default type and device, gradient mode, number of threads, and precision and algorithms.
+    That is the working folder, the environment, the standard streams, what signals do, NumPy's treatment of
+    floating-point errors, Python's filters of warnings, and PyTorch's default type and device, gradient mode,
+    number of threads, and precision and algorithms.
 
     >>> with kept():
     ...     torch.set_default_dtype(torch.float64)
@@ -79,6 +84,10 @@ def kept() -> Iterator[None]:
         stack.enter_context(warnings.catch_warnings())
         stack.enter_context(np.errstate())
         stack.callback(os.chdir, folder)
+        stack.callback(_restore_environment, dict(os.environ))
+        stack.callback(_restore_handlers, {one: signal.getsignal(one) for one in signal.valid_signals()})
+        for stream in ("stdin", "stdout", "stderr"):
+            stack.callback(setattr, sys, stream, getattr(sys, stream))
         stack.callback(_set_default_device, device)
         stack.callback(torch.set_default_dtype, torch.get_default_dtype())
         stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
@@ -92,6 +101,21 @@ def kept() -> Iterator[None]:
         for flag in ("enabled", "benchmark", "deterministic"):
             stack.callback(setattr, cudnn, flag, getattr(cudnn, flag))
         yield
+
+
+def _restore_environment(before: dict[str, str]) -> None:
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
+    os.environ.update({name: value for name, value in before.items() if os.environ.get(name) != value})
+
+
+def _restore_handlers(before: dict[int, Any]) -> None:
+    if threading.current_thread() is not threading.main_thread():
+        return  # where Python sets no handlers
+    for number, handler in before.items():
+        # None stands for a handler that Python did not set and cannot set again
+        if handler is not None and signal.getsignal(number) != handler:
+            signal.signal(number, handler)
 
 
 def _set_default_device(device: torch.device) -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +22,7 @@ import absynth
 from absynth import surroundings
 from absynth.attacks import find_attack
 from absynth.certify import Certifier, certifier, certify
+from absynth.evaluate.models import load_classifier
 from absynth.inference.decision import decide
 from absynth.models.prototypes import NearestNeighbour
 from absynth.norms import NORMS, distance
@@ -219,3 +226,46 @@ def test_surroundings_are_as_they_were_after_an_error() -> None:
     ):
         raise ZeroDivisionError
     assert state() == before
+
+
+MEDDLER = """
+import os, signal, sys, warnings
+from torch import nn
+
+os.environ["ABSYNTH_MEMORY"] = "1"
+os.environ.pop("ABSYNTH_THERE")
+os.environ["ABSYNTH_ELSE"] = "changed"
+sys.stdout = sys.stderr = open(os.devnull, "w")
+sys.stdin = None
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, lambda *_: None)
+warnings.simplefilter("ignore")
+
+def make():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+"""
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file")
+def test_what_a_users_file_does_to_the_process_ends_when_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ABSYNTH_THERE", "yes")
+    monkeypatch.setenv("ABSYNTH_ELSE", "as it was")
+    (tmp_path / "meddler.py").write_text(MEDDLER)
+
+    def process() -> tuple[Any, ...]:
+        handlers = [signal.getsignal(one) for one in signal.valid_signals()]
+        streams = (sys.stdin, sys.stdout, sys.stderr)
+        return dict(os.environ), handlers, streams, list(warnings.filters)
+
+    before = process()
+    load_classifier(f"{tmp_path / 'meddler.py'}:make")
+    assert process() == before
+
+
+def test_another_thread_can_load_a_users_file(tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text(MEDDLER.partition("os.environ")[0] + MEDDLER[MEDDLER.index("def") :])
+    with ThreadPoolExecutor(1) as threads:
+        model = threads.submit(load_classifier, f"{tmp_path / 'plain.py'}:make").result()
+    assert model(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
