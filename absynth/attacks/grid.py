@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from jaxtyping import Bool
+from torch import Tensor, nn
 
 from absynth.attacks.averaged import Averaged
 from absynth.attacks.base import AttackResult
@@ -72,12 +73,27 @@ def put_on_grid(
         found = best_size.isfinite()
         if random:
             found &= target.confirmed(best)
+    remarks = result.remarks
+    if off := int(_off_grid(images, norm, grid).sum()):
+        remarks += (
+            f"{off} of {len(images)} images are not multiples of 1/{grid} themselves, so that rounding alone "
+            f"changes them; give (images * {grid}).round() / {grid} for distances of the adversarial change.",
+        )
     lost = int((result.success & ~found).sum())
-    remark = f"{lost} adversarials did not survive rounding to multiples of 1/{grid} and count as not found."
+    if lost:
+        remarks += (
+            f"{lost} adversarials did not survive rounding to multiples of 1/{grid} and count as not found.",
+        )
     return AttackResult(
         adversarials=choose(found, best, images),
         distances=best_size.masked_fill(~found, torch.inf),
         success=found,
         queries=result.queries + target.queries.to(result.queries.device),
-        remarks=(*result.remarks, remark) if lost else result.remarks,
+        remarks=remarks,
     )
+
+
+def _off_grid(images: Images, norm: Norm, grid: int) -> Bool[Tensor, "batch"]:
+    """Which images lie off the grid; by a last bit only where every change of a pixel counts alike."""
+    moves = ((images * grid).round() / grid - images).abs().flatten(1).amax(1)
+    return moves > (0 if norm == "l0" else 1e-3 / grid)

@@ -16,7 +16,7 @@ class Brightness(nn.Module):
     """Two classes by the weighted sum of the pixels, whose boundary lies off the grid."""
 
     def forward(self, images: Tensor) -> Tensor:
-        weights = torch.linspace(0.5, 1.5, 16)
+        weights = torch.linspace(0.5, 1.5, 16).to(images)
         value = images.flatten(1) @ weights / 16 - 0.4983
         return torch.stack([-value, value], dim=1)
 
@@ -72,3 +72,15 @@ def test_a_grid_without_steps_is_refused() -> None:
         AbsynthError, match=r"steps of the grid \(255 for 8 bits\) is 0; it must be at least 1"
     ):
         absynth.attack(Brightness(), torch.zeros(1, 1, 4, 4), torch.tensor([0]), suite="quick", grid=0)
+
+
+@pytest.mark.parametrize(("norm", "shift", "told"), [("l0", 1e-7, 3), ("l2", 1e-7, 0), ("l2", 1e-3, 3)])
+def test_images_off_the_grid_are_told(norm: Norm, shift: float, told: int) -> None:
+    images = torch.linspace(0, 255, 64).round().reshape(4, 1, 4, 4).double() / 255
+    images[:3] = images[:3] * (1 - 2 * shift) + shift
+    model = Brightness()
+    result = absynth.attack(model, images, model(images).argmax(1), norm=norm, suite="quick", grid=255)
+    remarks = [one for one in result.remarks if "not multiples of 1/255 themselves" in one]
+    assert [one.partition(" ")[0] for one in remarks] == ([str(told)] if told else [])
+    if told and norm == "l0":
+        assert result.distances[:3].tolist() == [16, 16, 16], "rounding alone changes every pixel"
