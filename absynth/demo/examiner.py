@@ -149,14 +149,16 @@ class Examiner:
     def _contrast(self, image: Images) -> Decision | None:
         return None if self.cnn is None else decide(self.cnn, image)[0]
 
-    def draw(self, sketch: str | None) -> Answer:
-        """Answers to a drawing."""
-        if not sketch:
+    def draw(self, sketch: object) -> Answer:
+        """Answers to a drawing; what is no text is none."""
+        if not sketch or not isinstance(sketch, str):
             return Answer(self.welcome)
         return self._try(lambda: (read_sketch(sketch, self.domain, dark=self.dark), None))
 
-    def upload(self, path: str) -> Answer:
-        """Answers to a picture file."""
+    def upload(self, path: str | None) -> Answer:
+        """Answers to a picture file; there is none once it has been taken away."""
+        if path is None:
+            return Answer(self.welcome)
         return self._try(lambda: (read_image(path, self.domain, Path(path).name), None))
 
     def choose(self, number: float | None) -> Answer:

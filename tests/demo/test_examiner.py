@@ -59,8 +59,13 @@ def test_a_drawing_is_answered(examiner: Examiner) -> None:
     assert answer.subject.image.shape == (1, 1, 28, 28)
 
 
-@pytest.mark.parametrize("sketch", [None, ""])
-def test_an_empty_sheet_is_invited_to_be_drawn_on(examiner: Examiner, sketch: str | None) -> None:
+def test_a_picture_that_is_taken_away_leaves_the_first_page(examiner: Examiner) -> None:
+    answer = examiner.upload(None)
+    assert (answer.notice, answer.verdict, answer.subject) == (examiner.welcome, "", None)
+
+
+@pytest.mark.parametrize("sketch", [None, "", 5])
+def test_an_empty_sheet_is_invited_to_be_drawn_on(examiner: Examiner, sketch: object) -> None:
     answer = examiner.draw(sketch)
     assert "Draw a digit" in answer.notice
     assert (answer.verdict, answer.reconstructions, answer.subject) == ("", "", None)
