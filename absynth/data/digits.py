@@ -17,7 +17,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from absynth.data.clutter import bounding_box
-from absynth.data.ink import Grey, Ink, Mask, Picture, Resized, darken, shrink, working_side
+from absynth.data.domain import format_size
+from absynth.data.ink import (
+    Grey,
+    Ink,
+    Mask,
+    NoInkError,
+    Picture,
+    Resized,
+    darken,
+    find_spot,
+    shrink,
+    working_side,
+)
 from absynth.data.pens import distort, redraw, trace
 from absynth.data.pictures import read_picture
 from absynth.data.pieces import count_digits, part_digits
@@ -185,7 +197,15 @@ def _find_digits(picture: Picture, name: str) -> list[_Digit]:
     """
     dark = darken(picture)
     page = shrink(dark, working_side(dark.shape))
-    strokes, found = find_strokes(page, name)
+    try:
+        strokes, found = find_strokes(page, name)
+    except NoInkError:
+        if (spot := find_spot(picture)) is None:
+            raise
+        raise AbsynthError(
+            f"What {name} shows is too small to be read, {format_size(spot)} of {format_size(picture.shape)} "
+            "pixels; cut it out with a little paper around it."
+        ) from None
     if _is_small(strokes):
         page = _crop(dark, strokes, found)
         strokes, found = find_strokes(page, name)

@@ -36,6 +36,10 @@ ABOVE_NOISE = 1.6
 QUIET = 0.01
 """Noise up to which little smoothing is enough, which spares thin strokes."""
 
+SPOT_CONTRAST, SPOT_SHARE, SPOT_PIXELS = 0.25, 0.1, 12
+"""What stands out by so much, is no longer than this share of a picture's longer side and has so many pixels
+in a row may be a digit, too small to be seen where it is."""
+
 NOISY = 0.04
 """Noise from which on a picture is blurred fully before it is shrunk."""
 
@@ -57,10 +61,14 @@ class Ink:
     clutter: Mask
 
 
-def no_ink(name: str, found: float = 0.0) -> AbsynthError:
+class NoInkError(AbsynthError):
+    """A picture shows no ink."""
+
+
+def no_ink(name: str, found: float = 0.0) -> NoInkError:
     """What is told of a picture without ink, though it may have a little contrast."""
     little = f": its values differ by {found:.1%} of the range" if found >= 0.0005 else ""
-    return AbsynthError(
+    return NoInkError(
         f"{name} shows no ink{little}; give a picture of one digit that stands out from its background."
     )
 
@@ -120,6 +128,22 @@ def contrast(picture: Grey) -> tuple[float, float]:
         paper = np.abs(deviation) <= max(0.02, 3 * 1.48 * float(np.median(np.abs(deviation[paper]))))
     low, high = np.percentile(deviation, (0.1, 99.9))
     return -float(low), float(high)
+
+
+def find_spot(picture: Picture) -> tuple[int, int] | None:
+    """Height and width of something small that stands out from an even picture; None if nothing does.
+
+    Args:
+        picture: In full, in which no ink was found at its working size.
+    """
+    paper = float(np.median(picture[:: max(1, picture.shape[0] // 200), :: max(1, picture.shape[1] // 200)]))
+    rows, columns = np.nonzero(np.abs(picture - paper) > SPOT_CONTRAST)
+    if not len(rows):
+        return None
+    height, width = int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
+    # dust and noise are smaller, or all over the page
+    longest = max(height, width)
+    return (height, width) if SPOT_PIXELS <= longest <= SPOT_SHARE * max(picture.shape) else None
 
 
 def otsu(values: Float[ndarray, "*shape"]) -> float:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from absynth.data import center_digit, load_dataset, read_digit
-from absynth.data.digits import SeveralDigitsError
+from absynth.data.digits import SeveralDigitsError, render_digit
 from absynth.errors import AbsynthError
 
 COUNT = 50
@@ -178,5 +178,29 @@ def test_a_bar_is_scaled_and_centred(
 )
 def test_no_ink_is_told(picture: ndarray, tmp_path: Path) -> None:
     np.save(tmp_path / "blank.npy", picture)
-    with pytest.raises(AbsynthError, match=r"blank\.npy shows no ink; give a picture of one digit"):
+    with pytest.raises(
+        AbsynthError, match=r"blank\.npy shows no ink(: its .* of the range)?; give a picture of one digit"
+    ):
         read_digit(tmp_path / "blank.npy")
+
+
+@pytest.mark.parametrize("dark", [True, False])
+@pytest.mark.parametrize("place", [(1400, 800), (5, 5)])
+def test_a_digit_too_small_for_its_page_is_told(place: tuple[int, int], dark: bool) -> None:
+    page = np.ones((3000, 2200), np.float32)
+    row, column = place
+    page[row : row + 6, column : column + 25] = 0
+    page[row : row + 40, column + 19 : column + 25] = 0
+    page = page if dark else 1 - page
+    sentence = r"What it shows is too small to be read, 40x25 of 3000x2200 pixels; cut it out"
+    with pytest.raises(AbsynthError, match=sentence):
+        render_digit(page, "it")
+    cut = page[max(0, row - 20) : row + 60, max(0, column - 20) : column + 45]
+    assert center_digit(cut).amax() > 0.5
+
+
+def test_a_page_with_a_speck_of_dust_shows_no_ink() -> None:
+    page = np.ones((3000, 2200), np.float32)
+    page[500:504, 500:504] = 0
+    with pytest.raises(AbsynthError, match="shows no ink"):
+        render_digit(page, "it")
