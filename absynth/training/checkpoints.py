@@ -101,8 +101,9 @@ def _read_checkpoint(path: Path, signature: dict[str, Any]) -> dict[str, Any]:
         content.seek(0)
         state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
         stored = {name: state[name] for name in CHECKPOINT_ENTRIES}["signature"]
-        # Only a run with an adversary stores one; other entries that an older run did not know are not asked.
-        changed = sorted(name for name in {*stored, "adversary"} if signature.get(name) != stored.get(name))
+        # Only a run with such a part stores it; other entries that an older run did not know are not asked.
+        asked = {*stored, "adversary", "loss"}
+        changed = sorted(name for name in asked if signature.get(name) != stored.get(name))
     except Exception:  # whatever zipfile and torch may meet in a damaged file
         raise _damaged(path) from None
     if changed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
 import torch
@@ -49,7 +49,8 @@ def fit(
             generator's state put back afterwards.
         images: All training images.
         targets: Their classes, or what else the loss takes.
-        loss: What to minimise, a function of (model, images, targets, generator).
+        loss: What to minimise, a function of (model, images, targets, generator, share of the training done).
+            The settings of a dataclass are part of the run, and a checkpoint of others is refused.
         settings: How long and how fast.
         checkpoint: Written after every epoch, or every few short ones; if it is there, training goes on from
             it and ends with the very same weights as a run that was never interrupted.
@@ -70,7 +71,7 @@ def fit(
     """
     if len(images) == 0:
         raise AbsynthError(f"There are no training images for {description}.")
-    run = prepare_run(make_model, images, targets, settings, checkpoint, perturbation, adversary)
+    run = prepare_run(make_model, images, targets, settings, checkpoint, perturbation, adversary, loss)
     model, optimizer, schedule, generator = run.model, run.optimizer, run.schedule, run.generator
     epochs, steps_an_epoch = count_epochs(len(images), settings), _steps_an_epoch(len(images), settings)
     kept_every = math.ceil(STEPS_A_CHECKPOINT / steps_an_epoch) if settings.least_steps else 1
@@ -86,9 +87,10 @@ def fit(
         order = torch.randperm(len(images), generator=generator, device=images.device)
         for rows in _batches(order, settings.batch_size):
             batch = images[rows] if perturbation is None else perturbation(images[rows], generator)
+            share = schedule.last_epoch / steps
             if adversary is not None:
-                batch = adversary(model, batch, targets[rows], generator, schedule.last_epoch / steps)
-            value = loss(model, batch, targets[rows], generator)
+                batch = adversary(model, batch, targets[rows], generator, share)
+            value = loss(model, batch, targets[rows], generator, share)
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
@@ -112,6 +114,7 @@ def prepare_run(
     checkpoint: Path,
     perturbation: Perturbation | None = None,
     adversary: Adversary | None = None,
+    loss: Loss | None = None,
 ) -> Run:
     """The untrained network of :func:`fit`, which has the same arguments, and all that belongs to it."""
     with torch.random.fork_rng(devices=[]):
@@ -129,6 +132,7 @@ def prepare_run(
         "start": fingerprint(*model.state_dict().values()),
         "perturbed": perturbation is not None,
         **({} if adversary is None else {"adversary": asdict(adversary)}),
+        **({"loss": asdict(loss)} if is_dataclass(loss) else {}),
     }
     return Run(checkpoint, signature, model, optimizer, schedule, generator)
 

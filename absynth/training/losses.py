@@ -15,10 +15,13 @@ from absynth.shapes import Images, Labels
 Targets = Shaped[Tensor, "batch"]
 """What a loss holds against each image: its class or, for a VAE, its weight."""
 
-Loss = Callable[[nn.Module, Images, Targets, torch.Generator], Float[Tensor, ""]]
+Loss = Callable[[nn.Module, Images, Targets, torch.Generator, float], Float[Tensor, ""]]
+"""A function of a model, images, their targets, a generator and how much of the training is done, 0 to 1."""
 
 
-def cross_entropy(model: nn.Module, images: Images, labels: Labels, _: torch.Generator) -> Float[Tensor, ""]:
+def cross_entropy(
+    model: nn.Module, images: Images, labels: Labels, _: torch.Generator, __: float = 1.0
+) -> Float[Tensor, ""]:
     """The mean cross-entropy of the logits."""
     return functional.cross_entropy(model(images), labels)
 
@@ -28,6 +31,7 @@ def variational(
     images: Images,
     importance: Float[Tensor, "batch"],
     generator: torch.Generator,
+    _: float = 1.0,
     *,
     emphasis: float = 0.0,
 ) -> Float[Tensor, ""]:

@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ SETTINGS = TrainingSettings(epochs=3, batch_size=7, learning_rate=1e-2, seed=3)
 Fit = Callable[..., tuple[nn.Module, list[float]]]
 
 
-def unweighted(model: nn.Module, images: Tensor, _: Tensor, generator: torch.Generator) -> Tensor:
+def unweighted(model: nn.Module, images: Tensor, _: Tensor, generator: torch.Generator, __: float) -> Tensor:
     return variational(model, images, torch.ones(len(images)), generator)
 
 
@@ -151,7 +151,9 @@ def test_every_epoch_shows_every_image_once_in_another_order(run: Fit, data: tup
     seen: list[int] = []
     sizes: list[int] = []
 
-    def spying(model: nn.Module, batch: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+    def spying(
+        model: nn.Module, batch: Tensor, targets: Tensor, generator: torch.Generator, _: float
+    ) -> Tensor:
         rows = [int((images == image).flatten(1).all(1).nonzero()) for image in batch]
         assert torch.equal(labels[rows], targets)
         seen.extend(rows)
@@ -192,7 +194,9 @@ def test_a_perturbation_is_applied_to_every_batch(run: Fit) -> None:
 
     sums: list[float] = []
 
-    def spying(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    def spying(
+        model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, _: float
+    ) -> Tensor:
         sums.append(images.sum().item())
         return cross_entropy(model, images, labels, generator)
 
@@ -330,7 +334,10 @@ def test_an_adversary_gets_every_batch_and_the_share_done(
 
     distances: list[float] = []
 
-    def measuring(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    def measuring(
+        model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, share: float
+    ) -> Tensor:
+        assert share == shares[-1]
         nearest = (images[:, None] - data[0][None]).abs().flatten(2).amax(2).amin(1)
         distances.append(nearest.max().item())
         return cross_entropy(model, images, labels, generator)
@@ -409,6 +416,32 @@ def test_other_adversaries_are_refused_and_none_is_stored_where_there_is_none(
     for other in (None, replace(ADVERSARY, epsilon=0.3)):
         with pytest.raises(AbsynthError, match="other adversary;"):
             run(folder="attacked", adversary=other)
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """The cross-entropy times a growing weight."""
+
+    weight: float
+
+    def __call__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, share: float
+    ) -> Tensor:
+        return self.weight * (1 + share) * cross_entropy(model, images, labels, generator)
+
+
+def test_the_settings_of_a_loss_are_part_of_a_run(run: Fit, tmp_path: Path) -> None:
+    _, history = run(loss=Weighted(2.0))
+    _, again_history = run(loss=Weighted(2.0))
+    assert again_history == history
+    stored = torch.load(tmp_path / "run" / "model.pt", weights_only=True)["signature"]
+    assert stored["loss"] == {"weight": 2.0}
+    for other in (Weighted(3.0), cross_entropy):
+        with pytest.raises(AbsynthError, match="other loss;"):
+            run(loss=other)
+    run(folder="plain")
+    with pytest.raises(AbsynthError, match="other loss;"):
+        run(loss=Weighted(2.0), folder="plain")
 
 
 def test_each_vae_sees_its_own_class_alone(tmp_path: Path, progress: Progress) -> None:
