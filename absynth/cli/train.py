@@ -18,7 +18,8 @@ def train(
     model: Annotated[
         str,
         typer.Argument(
-            help="abs, codebook-abs, binary-abs, certified-abs, certified-binary-abs, cnn, binary-cnn, madry."
+            help="abs, codebook-abs, binary-abs, certified-abs, certified-binary-abs, cnn, binary-cnn, "
+            "madry, interval-cnn, smoothed-cnn."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the finished model and its checkpoints.")],
@@ -36,8 +37,8 @@ def train(
     validation: Annotated[
         float | None,
         typer.Option(
-            help="Share of each class to hold out; by default 0.1, of mnist a twelfth for a certified model "
-            "and none for others."
+            help="Share of each class to hold out; by default 0.1, of mnist a twelfth for a certified model, "
+            "a sixtieth for interval-cnn and smoothed-cnn, and none for others."
         ),
     ] = None,
     strict: Strict = False,
@@ -67,6 +68,14 @@ def train(
         typer.Option(
             help="Codebook and certified models: the L2 radius beyond which a rival no longer matters."
         ),
+    ] = None,
+    sigma: Annotated[
+        float | None,
+        typer.Option(help="smoothed-cnn: standard deviation of the noise; by default 0.5."),
+    ] = None,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(help="interval-cnn: the Linf radius to train for; by default 0.35, for proofs at 0.3."),
     ] = None,
     start: Annotated[str | None, typer.Option(help="A trained abs to go on from.")] = None,
     base: Annotated[
@@ -102,6 +111,8 @@ def train(
         size=size,
         validation=validation,
         base=base,
+        sigma=sigma,
+        epsilon=epsilon,
         engine=None if engine == ClusterOptions() else engine.engine,
     )
     train_model = recipe.plan(options)

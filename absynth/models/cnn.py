@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from absynth.data.domain import DIGITS, Size, check_classes, check_size
+from absynth.errors import AbsynthError
 from absynth.inputs import check_type
 from absynth.memory import in_pieces
 from absynth.models.front import Fronted
@@ -18,6 +20,9 @@ from absynth.shapes import Images, Logits
 
 STRIDES = (1, 2, 2, 1)
 MAPS = (20, 70, 256)
+
+STEEPNESS = 10.0
+"""Of the soft threshold in front of :class:`IntervalCNN`."""
 
 BYTES_A_PIXEL = 256
 """Of memory that the layers' outputs take at most (200 measured)."""
@@ -110,6 +115,99 @@ class StridedCNN(_Network):
             nn.ReLU(),
             nn.Linear(256, classes),
         )
+
+
+@register
+class IntervalCNN(_Network):
+    """A network to be trained by interval bounds: a soft threshold, two strided convolutions, a hidden layer.
+
+    The threshold clips 10 (x − ½) + ½ to [0, 1]: pixels at 0 and at 1 stay what they are within an Linf
+    distance of 0.45. It is made of two convolutions of one pixel and ReLU, the ``front`` of the layers, so
+    that whatever bounds ReLU networks bounds this one. Its gradient is 0 but for pixels near ½, so an attack
+    that goes by gradients says little about the network.
+
+    Args:
+        classes: Number of classes.
+        image_size: Rows and columns of an image.
+    """
+
+    type_name = "interval-cnn"
+    front = 4
+    """How many of the layers are the threshold."""
+
+    def __init__(self, classes: int = 10, image_size: Size = DIGITS.size) -> None:
+        super().__init__(classes, image_size)
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 1, 1),
+            nn.ReLU(),
+            nn.Conv2d(1, 1, 1),
+            nn.ReLU(),
+            nn.Conv2d(1, 32, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(64 * (image_size[0] // 4) * (image_size[1] // 4), 256),
+            nn.ReLU(),
+            nn.Linear(256, classes),
+        )
+        steep, low = self.layers[0], self.layers[2]
+        assert isinstance(steep, nn.Conv2d) and steep.bias is not None
+        assert isinstance(low, nn.Conv2d) and low.bias is not None
+        with torch.no_grad():  # min(a, 1) is 1 − max(1 − a, 0)
+            steep.weight.fill_(-STEEPNESS)
+            steep.bias.fill_(STEEPNESS / 2 + 0.5)
+            low.weight.fill_(-1)
+            low.bias.fill_(1)
+
+
+@register
+class SmoothedCNN(_Network):
+    """A network to be smoothed: three strided convolutions and a hidden layer, trained on noise.
+
+    This is the base network of a smoothed classifier (Cohen et al. 2019, arXiv 1902.02918). Its own answer is
+    that for the image as it is, without noise; it is the class that most noisy images get that randomised
+    smoothing certifies.
+
+    Args:
+        classes: Number of classes.
+        image_size: Rows and columns of an image.
+        sigma: Standard deviation of the noise that it is for, in units of the pixels.
+
+    Raises:
+        AbsynthError: If the standard deviation is not a number above 0.
+    """
+
+    type_name = "smoothed-cnn"
+
+    def __init__(self, classes: int = 10, image_size: Size = DIGITS.size, sigma: float = 0.5) -> None:
+        if not 0 < sigma < math.inf:
+            raise AbsynthError(f"The noise has a standard deviation of {sigma:g}; it must be above 0.")
+        super().__init__(classes, image_size)
+        self.sigma = sigma
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 32, 7, stride=2, padding=3),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(64 * -(-image_size[0] // 8) * -(-image_size[1] // 8), 256),
+            nn.ReLU(),
+            nn.Linear(256, classes),
+        )
+
+    def config(self) -> dict[str, Any]:
+        """The number of classes, the noise, and the size of the images unless it is 28×28."""
+        return {**super().config(), "smoothing": {"sigma": self.sigma}}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> SmoothedCNN:
+        """An untrained network for the configured noise, number of classes and size of images."""
+        height, width = config.get("image_size", DIGITS.size)
+        check_classes(config["classes"])
+        return cls(config["classes"], (height, width), float(config["smoothing"]["sigma"]))
 
 
 class _Threshold(torch.autograd.Function):

@@ -7,6 +7,9 @@ settings             how long and how fast
 augmentation         small changes of the images
 losses               what networks are trained for
 adversarial          batches that are turned against the network before it learns from them
+intervals            interval bounds through a network, and a loss made of them
+smoothing            training on noise, for randomised smoothing
+batch_norm           put into a network for its training, and folded into its weights afterwards
 checkpoints          from which an interrupted training goes on
 loop                 the one training loop, which all of these are given to
 vaes                 one VAE a class

@@ -35,6 +35,8 @@ class Options:
         validation: Share of each class to hold out.
         base: The model to build on, by its name or its folder.
         engine: What trains VAEs side by side.
+        sigma: Standard deviation of the noise to train with, in units of the pixels.
+        epsilon: The Linf radius to train for, in units of the pixels.
     """
 
     seed: int = 0
@@ -51,6 +53,8 @@ class Options:
     validation: float | None = None
     base: str | None = None
     engine: str | None = None
+    sigma: float | None = None
+    epsilon: float | None = None
 
 
 NO_PROTOTYPES = "The recipe '{name}' takes no prototypes and no target; leave them out."
@@ -63,6 +67,8 @@ REASONS = {
     "size": BY_ITS_BASE,
     "validation": BY_ITS_BASE,
     "base": "The recipe '{name}' builds on no other model; leave the base out.",
+    "sigma": "The recipe '{name}' trains without noise; leave the sigma out.",
+    "epsilon": "The recipe '{name}' trains for no Linf radius that can be chosen; leave the epsilon out.",
     "engine": "Only 'abs' and certified models train on a cluster; for '{name}' leave --engine and its "
     "options out.",
 }

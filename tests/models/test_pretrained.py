@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from absynth.errors import AbsynthError
 from absynth.inference import ABS, CodebookABS, SearchSettings
 from absynth.inference.codebook import draw_latents
-from absynth.models.cnn import CNN, Binarized, StridedCNN
+from absynth.models.cnn import CNN, Binarized, IntervalCNN, SmoothedCNN, StridedCNN
 from absynth.models.pretrained import PretrainedModel, load_folder, read_config, round_to_half
 from absynth.models.vae import Decoder
 
@@ -46,6 +46,8 @@ MODELS: dict[str, Callable[[Sequence[Decoder]], PretrainedModel]] = {
     "cnn": lambda _: CNN(3),
     "binary cnn": lambda _: Binarized(CNN(3)),
     "strided cnn": lambda _: StridedCNN(3),
+    "interval cnn": lambda _: IntervalCNN(3),
+    "smoothed cnn": lambda _: SmoothedCNN(3, sigma=0.25),
 }
 
 

@@ -15,7 +15,7 @@ from absynth.data.domain import Domain, Size
 from absynth.errors import AbsynthError
 from absynth.inference import ABS, CodebookABS, SearchSettings
 from absynth.inference.codebook import draw_latents
-from absynth.models.cnn import CNN, Binarized, StridedCNN
+from absynth.models.cnn import CNN, Binarized, IntervalCNN, SmoothedCNN, StridedCNN
 from absynth.models.confidence import ALPHA
 from absynth.models.pretrained import PretrainedModel
 from absynth.models.vae import VAE, Decoder, decoder_kernels, encoder_kernels
@@ -46,7 +46,7 @@ def test_every_network_takes_and_makes_images_of_its_size(size: Size) -> None:
     vae = VAE(3, size)
     assert vae.encoder(images).mean.shape == (2, 3)
     assert vae.decoder(torch.zeros(2, 3)).shape == images.shape
-    for kind in (CNN, StridedCNN):
+    for kind in (CNN, StridedCNN, IntervalCNN, SmoothedCNN):
         network = kind(7, size).eval()
         assert network(images).shape == (2, 7)
         assert kind.from_config(network.config()).image_size == size
@@ -73,7 +73,7 @@ def test_the_jacobian_is_the_slope_of_finite_differences(size: Size) -> None:
 
 
 @pytest.mark.parametrize("size", [(15, 28), (28, 65)])
-@pytest.mark.parametrize("kind", [VAE, CNN, StridedCNN])
+@pytest.mark.parametrize("kind", [VAE, CNN, StridedCNN, IntervalCNN, SmoothedCNN])
 def test_other_sizes_are_refused(kind: type[nn.Module], size: Size) -> None:
     with pytest.raises(AbsynthError, match="models take sides from 16 to 64"):
         kind(3, size)
@@ -89,7 +89,7 @@ def test_images_of_another_size_are_refused() -> None:
 def test_a_config_names_the_size_and_the_sharpness_only_where_they_are_not_mnists() -> None:
     """Records of attacks are known by a hash of the config: one of 28×28 must stay as it was."""
     assert Decoder().config() == {"latents": 8, "batch_norm": True}
-    assert CNN(4).config() == StridedCNN(4).config() == {"classes": 4}
+    assert CNN(4).config() == StridedCNN(4).config() == IntervalCNN(4).config() == {"classes": 4}
     assert "alpha" not in CodebookABS([Decoder()], draw_latents(3)).config()
     assert Decoder(image_size=(16, 20)).config()["image_size"] == [16, 20]
 

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from typer.main import get_command
 
+from absynth.certify.provers.smoothing import Smoothing
 from absynth.cli import app
 from absynth.data.split import Validation
 from absynth.errors import AbsynthError
 from absynth.inference import ABS, FAST, codebook
-from absynth.models.cnn import CNN, Binarized, StridedCNN
+from absynth.models.cnn import CNN, Binarized, IntervalCNN, SmoothedCNN, StridedCNN
 from absynth.models.pretrained import PretrainedModel, load_folder
 from absynth.progress import Progress
 from absynth.training.assignment import Assignment
@@ -22,14 +23,16 @@ from absynth.training.recipe import Options, choose_training
 from absynth.training.recipes import RECIPES, find_recipe
 from absynth.training.recipes import abs as abs_recipe
 from absynth.training.recipes import cnn as cnn_recipe
+from absynth.training.recipes import interval_cnn as interval_recipe
 from absynth.training.recipes import madry as madry_recipe
+from absynth.training.recipes import smoothed_cnn as smoothed_recipe
 from absynth.training.recipes.madry import EXAMINER, TRAINER, Goal, train_madry
 from absynth.training.settings import TrainingSettings
 from absynth.zoo import load
 
 Train = Callable[..., PretrainedModel]
 ASKED = {"epochs": 2, "batch_size": 16, "learning_rate": 3e-3, "seed": 1}
-NETWORKS = ("abs", "cnn", "binary-cnn", "madry")
+NETWORKS = ("abs", "cnn", "binary-cnn", "madry", "interval-cnn", "smoothed-cnn")
 """Recipes of the plain training loop alone."""
 
 
@@ -48,11 +51,19 @@ def run(digits: tuple[Tensor, Tensor], progress: Progress, monkeypatch: pytest.M
     monkeypatch.setattr(codebook, "CODEBOOK_SIZE", 40)
 
     def run_train(
-        name: str, out: Path, *, augmented: bool = False, data: tuple[Tensor, Tensor] = digits, **changes: Any
+        name: str,
+        out: Path,
+        *,
+        augmented: bool = False,
+        data: tuple[Tensor, Tensor] = digits,
+        held_out: float = 0.0,
+        **changes: Any,
     ) -> PretrainedModel:
         plain = {"rounds": 0, "emphasis": 0.0} if name == "abs" else {}
         train = find_recipe(name).plan(Options(**{**ASKED, **plain, **changes}))
-        return train(Assignment(*data, out, f"absynth train {name}", progress, augmented=augmented))
+        command = f"absynth train {name}"
+        validation = Validation(held_out)
+        return train(Assignment(*data, out, command, progress, validation=validation, augmented=augmented))
 
     return run_train
 
@@ -105,6 +116,89 @@ def test_the_madry_recipe_leaves_a_model_that_loads_and_what_it_measured(run: Tr
     assert 0 <= held_out["attacked_accuracy"] <= held_out["accuracy"] <= 1
     assert held_out["attack"] == {**vars(EXAMINER), "restarts": training["goal"]["restarts"]}
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["madry.pt"]
+
+
+def test_the_interval_recipe_leaves_a_plain_chain_and_what_it_measured(
+    run: Train, digits: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    model = run("interval-cnn", tmp_path, held_out=0.2, epsilon=0.1)
+    loaded = load(tmp_path)
+    assert isinstance(loaded, IntervalCNN)
+    assert {type(layer) for layer in loaded.layers} == {nn.Conv2d, nn.ReLU, nn.Flatten, nn.Linear}
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
+    assert all(torch.equal(value, value.half().float()) for value in model.state_dict().values())
+
+    training = json.loads((tmp_path / "config.json").read_text())["training"]
+    assert training["loss"] == {**vars(interval_recipe.LOSS), "epsilon": 0.1}
+    assert training["images"] == 48
+    assert training["held_out"]["images"] == training["validation"]["images"] == 12
+    kept = list(training["held_out"]["certain_by_intervals"].values())
+    assert kept == sorted(kept, reverse=True)
+    assert kept[0] <= training["validation"]["accuracy"]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["interval-cnn.pt"]
+
+
+def test_the_smoothing_recipe_leaves_its_base_network_and_what_it_measured(
+    run: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smoothed_recipe, "MEASURED", 5)
+    monkeypatch.setattr(smoothed_recipe, "SMOOTHING", Smoothing(first=20, samples=50))
+    model = run("smoothed-cnn", tmp_path, held_out=0.2, sigma=0.75)
+    loaded = load(tmp_path)
+    assert isinstance(loaded, SmoothedCNN)
+    assert loaded.sigma == 0.75
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in loaded.layers)
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
+
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["smoothing"] == {"sigma": 0.75}
+    training = config["training"]
+    assert training["loss"] == {**vars(smoothed_recipe.LOSS), "sigma": 0.75}
+    held_out = training["held_out"]
+    assert held_out["images"] == 5
+    assert "samples=50" in held_out["method"]
+    assert "sigma=0.75" in held_out["method"]
+    certified = list(held_out["certified"].values())
+    assert certified == sorted(certified, reverse=True)
+    assert certified[0] <= held_out["accuracy"]
+
+
+@pytest.mark.parametrize("name", ["interval-cnn", "smoothed-cnn"])
+def test_interrupted_a_recipe_leaves_the_same_bytes(
+    name: str, run: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(name, tmp_path / "whole")
+    recipe = interval_recipe if name == "interval-cnn" else smoothed_recipe
+    loss, calls = type(recipe.LOSS), iter(range(7))
+    original = loss.__call__
+
+    def interrupted(*given: Any) -> Tensor:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return original(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loss, "__call__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(name, tmp_path / "parts")
+    assert not (tmp_path / "parts" / "config.json").exists()
+    torch.rand(11)  # The global generator is elsewhere by now.
+    run(name, tmp_path / "parts")
+    for file in ("config.json", "model.safetensors"):
+        assert (tmp_path / "parts" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"), [("interval-cnn", {"epsilon": 0.2}), ("smoothed-cnn", {"sigma": 1.0})]
+)
+def test_a_run_for_another_radius_or_noise_does_not_go_on(
+    name: str, changed: dict[str, float], run: Train, tmp_path: Path
+) -> None:
+    run(name, tmp_path)
+    with pytest.raises(AbsynthError, match="other loss;"):
+        run(name, tmp_path, **changed)
+    with pytest.raises(AbsynthError, match="above 0"):
+        run(name, tmp_path, **dict.fromkeys(changed, 0.0))
 
 
 @pytest.mark.parametrize(
@@ -242,8 +336,13 @@ ASKED_FOR = {
     "size": 32,
     "validation": 0.2,
     "base": "abs",
+    "sigma": 0.25,
+    "epsilon": 0.1,
 }
-OF_NETWORKS = {
+NO_NOISE = "trains without noise; leave the sigma out."
+NO_RADIUS = "trains for no Linf radius that can be chosen; leave the epsilon out."
+NEITHER = {"sigma": NO_NOISE, "epsilon": NO_RADIUS}
+OF_NETWORKS = NEITHER | {
     "emphasis": NO_VAES,
     "rounds": NO_VAES,
     "start": NO_START,
@@ -251,16 +350,22 @@ OF_NETWORKS = {
     "target": NO_PROTOTYPES,
     "base": NO_BASE,
 }
-OF_CERTIFIED = {"augment": USELESS, "emphasis": USELESS, "start": USELESS, "base": NO_BASE}
-OF_BASES = {"augment": USELESS, "emphasis": USELESS, "start": USELESS, "epochs": USELESS} | {
-    "size": BY_ITS_BASE,
-    "validation": BY_ITS_BASE,
-}
+OF_CERTIFIED = NEITHER | {"augment": USELESS, "emphasis": USELESS, "start": USELESS, "base": NO_BASE}
+OF_BASES = (
+    NEITHER
+    | {"augment": USELESS, "emphasis": USELESS, "start": USELESS, "epochs": USELESS}
+    | {
+        "size": BY_ITS_BASE,
+        "validation": BY_ITS_BASE,
+    }
+)
 REFUSED: dict[str, dict[str, str]] = {
-    "abs": {"prototypes": NO_PROTOTYPES, "target": NO_PROTOTYPES, "base": NO_BASE},
+    "abs": NEITHER | {"prototypes": NO_PROTOTYPES, "target": NO_PROTOTYPES, "base": NO_BASE},
     "cnn": OF_NETWORKS,
     "binary-cnn": OF_NETWORKS,
     "madry": OF_NETWORKS,
+    "interval-cnn": {name: reason for name, reason in OF_NETWORKS.items() if name != "epsilon"},
+    "smoothed-cnn": {name: reason for name, reason in OF_NETWORKS.items() if name != "sigma"},
     "certified-abs": OF_CERTIFIED,
     "certified-binary-abs": OF_CERTIFIED,
     "codebook-abs": OF_BASES,
@@ -304,6 +409,8 @@ def test_what_is_held_out_by_default(name: str) -> None:
         return
     assert recipe.base_of(Options()) is None
     of_digits = 1 / 12 if name.startswith("certified") else 0.0
+    if name in ("interval-cnn", "smoothed-cnn"):
+        of_digits = 1 / 60
     assert recipe.validation(Options(seed=3), digits=True) == Validation(of_digits, 3)
     assert recipe.validation(Options(seed=3), digits=False) == Validation(0.1, 3)
     assert recipe.validation(Options(validation=0.3), digits=True) == Validation(0.3)

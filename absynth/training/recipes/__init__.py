@@ -18,7 +18,9 @@ from absynth.training.recipes.certified_binary_abs import RECIPE as CERTIFIED_BI
 from absynth.training.recipes.cnn import BINARY_RECIPE as BINARY_CNN
 from absynth.training.recipes.cnn import RECIPE as CNN
 from absynth.training.recipes.codebook_abs import RECIPE as CODEBOOK_ABS
+from absynth.training.recipes.interval_cnn import RECIPE as INTERVAL_CNN
 from absynth.training.recipes.madry import RECIPE as MADRY
+from absynth.training.recipes.smoothed_cnn import RECIPE as SMOOTHED_CNN
 
 __all__ = ["RECIPES", "Assignment", "Options", "Recipe", "find_recipe"]
 
@@ -33,6 +35,8 @@ RECIPES = {
         CNN,
         BINARY_CNN,
         MADRY,
+        INTERVAL_CNN,
+        SMOOTHED_CNN,
     )
 }
 
