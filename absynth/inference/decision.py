@@ -26,12 +26,6 @@ CLEAR = 1.0
 
 Chosen on the digits 797 to 1196 of the UCI data set."""
 
-LIKELIER = 1.5
-"""How many times as large the confidence has to be as the runner-up's, where there are several renderings.
-
-Without any effect on the digits 797 to 996 of the UCI data set; it is there so that what is shown, such as
-11 % beside 10 %, never looks like a draw."""
-
 
 @dataclass(frozen=True)
 class Decision:
@@ -127,8 +121,8 @@ def decide_renderings(model: Any, renderings: Sequence[Images]) -> list[Decision
 
     A class is as likely as the rendering that speaks most for it makes it: a digit is what explains it best,
     however it has to be slanted for that. The model abstains where two classes are nearly as likely
-    (``CLEAR``, ``LIKELIER``), and where the confidence is too low for :func:`decide`. A single rendering is
-    decided as there.
+    (``CLEAR``), and where the confidence is too low for :func:`decide`. A single rendering is decided as
+    there.
 
     Args:
         model: Any classifier, a module or a function.
@@ -146,7 +140,6 @@ def decide_renderings(model: Any, renderings: Sequence[Images]) -> list[Decision
             best = scores.amax(dim=0, keepdim=True)
             (decision,) = decisions(best, _confidences(model, best))
             first, second = best.topk(2, dim=1).values[0].tolist()
-            level = decision.confidence < LIKELIER * decision.runner_up_confidence
-            unclear = len(logits) > 1 and (first - second < CLEAR or level)
+            unclear = len(logits) > 1 and first - second < CLEAR
             result.append(replace(decision, abstained=decision.abstained or unclear))
     return result

@@ -123,23 +123,6 @@ def test_the_best_explanation_of_each_class_counts_and_close_ones_abstain(
     assert (decision.label, decision.abstained) == (label, abstained)
 
 
-@pytest.mark.parametrize(("second", "abstained"), [(-11.7, True), (-13.0, False)])
-def test_confidences_that_look_like_a_draw_abstain(second: float, abstained: bool) -> None:
-    class Unexplained(CodebookABS):
-        def __init__(self) -> None:
-            nn.Module.__init__(self)
-
-        def forward(self, images: Tensor) -> Tensor:
-            return torch.tensor([[-10.5, second, -30.0]]).repeat(len(images), 1)
-
-    renderings = torch.zeros(2, 1, 28, 28)
-    (decision,) = decide_renderings(Unexplained(), [renderings])
-    assert decision.abstained == abstained
-    assert decision.confidence > 0.35 + 0.05
-    (single,) = decide_renderings(Unexplained(), [renderings[:1]])
-    assert not single.abstained
-
-
 def test_a_network_in_training_mode_is_asked_in_evaluation_mode(make_images: Callable[..., Tensor]) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Dropout(0.9), nn.Linear(28 * 28, 3))
