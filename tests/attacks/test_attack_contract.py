@@ -301,7 +301,7 @@ def test_the_model_is_attacked_in_evaluation_mode_and_given_back_as_it_was() -> 
         (torch.zeros(0, 1, SIDE, SIDE), torch.zeros(0).long(), "at least one image"),
         (torch.zeros(2, 1, SIDE, SIDE).byte() + 2, torch.zeros(2).long(), "takes floats"),
         (torch.zeros(2, 1, SIDE, SIDE), torch.zeros(3).long(), "whole numbers of shape"),
-        (torch.zeros(2, 1, SIDE, SIDE), torch.zeros(2), "whole numbers of shape"),
+        (torch.zeros(2, 1, SIDE, SIDE), torch.full((2,), 0.5), "whole numbers of shape"),
         (torch.zeros(2, 1, SIDE, SIDE), torch.tensor([0, 7]), "the model has the classes 0 to 1"),
         (torch.zeros(2, 1, SIDE, SIDE), torch.tensor([0, -1]), "the model has the classes 0 to 1"),
     ],

@@ -198,7 +198,7 @@ def test_it_says_what_it_certifies() -> None:
     assert "gaussian noise of standard deviation 0.3" in found.rule
     assert not found.exact and "no exact radius" in str(found.warning)
     for classifier in (model, CNN(), Binarized(CNN())):
-        assert certifiable(classifier) is None
+        assert certifiable(classifier, "pairs") is None
         assert certifiable(classifier, "smoothing") == Scope(
             norms=("l2", "l1", "linf"), confidence=0.999, at_once=10
         )

@@ -149,7 +149,7 @@ def test_mistakes_end_with_one_line(pictures, tmp_path, fails):
     assert "fashion-mnist" in fails("data", "fetch", "mnits")
     assert "There is no norm" in fails("certify", "--model", "codebook-abs", "--norm", "l7", "-n", "1")
     assert "no certificates to check" in fails(
-        "audit", "--model", "cnn", "-n", "1", "--out", str(tmp_path / "a"), "--quiet"
+        "audit", "--model", "abs", "-n", "1", "--out", str(tmp_path / "a"), "--quiet"
     )
     smoothed = ("--method", "smoothing", "-n", "1", "--quiet")
     assert "gives no radii in l0" in fails("certify", "--model", "cnn", "--norm", "l0", *smoothed)

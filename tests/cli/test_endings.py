@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ def find(name, path=None, target=None):
     if name == "absynth.cli.train":
         signal.raise_signal(signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored where tests run in the background
 {where}
 from absynth.cli import main
 main()
@@ -47,13 +49,17 @@ def test_ctrl_c_is_told_in_one_line(where: str, tmp_path: Path) -> None:
     assert ended.stderr.startswith("Interrupted")
 
 
-def test_the_handler_of_ctrl_c_is_as_it_was() -> None:
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_the_version_is_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
+def test_the_version_is_shown_and_the_handler_of_ctrl_c_is_as_it_was(
+    handler: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["absynth", "--version"])
-    with pytest.raises(SystemExit) as ended:
-        main()
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not ended.value.code
     assert capsys.readouterr().out == f"absynth {absynth.__version__}\n"

@@ -180,7 +180,9 @@ def test_a_cache_that_cannot_be_written_is_told(
     install(monkeypatch, Mirror(server.address))
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("ABSYNTH_CACHE", str(tmp_path / "file"))
-    with pytest.raises(AbsynthError, match=r"cannot be written .*; set ABSYNTH_CACHE to a folder that can"):
+    with pytest.raises(
+        AbsynthError, match=r"cannot be written, as .* is a file; set ABSYNTH_CACHE to a folder that can"
+    ):
         fetch("mnist")
 
 
