@@ -59,7 +59,10 @@ def address(browser) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "absynth.cli", "demo", "--port", str(port)]
+    # where the suite runs in the background it ignores Ctrl-C, and the demo would, too
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        signal.signal(signal.SIGINT, before)
         lines = iter(server.stdout.readline, "")
         url = next((line.split()[1] for line in lines if line.startswith("Open ")), None)
         assert url is not None, server.stderr.read()
