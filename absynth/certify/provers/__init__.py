@@ -51,15 +51,15 @@ def prover_for(model: nn.Module, method: Method | str | None = None) -> Prover:
     Raises:
         AbsynthError: If there is none, or something is wrong with the model.
     """
-    bare = _bare(model)
-    for one in _asked_for(method):
+    bare, methods = _bare(model), _asked_for(method)
+    for one in methods:
         if one.scope(bare):
             return one.prover(bare)
-    reasons = [reason for one in _asked_for(method) if (reason := _why_not(one, bare))]
+    reasons = [reason for one in methods if (reason := _why_not(one, bare))]
     if reasons:
         raise AbsynthError(reasons[0])
     raise AbsynthError(
-        f"A {type(model).__name__} cannot be certified by the method '{_asked_for(method)[0].name}'; "
+        f"A {type(model).__name__} cannot be certified by the method '{methods[0].name}'; "
         "leave the method out, or choose another."
     )
 

@@ -55,6 +55,7 @@ class Bounds:
     """What the methods share that bound a network's logits within a ball.
 
     Attributes:
+        straight: Whether what the network computes is bounded by lines, and not by intervals alone.
         tolerance: How far a radius may be, relatively, below the largest that the bounds can prove.
         largest: Layers of more numbers than this are bounded by intervals, which is fast and much worse.
 
@@ -64,6 +65,7 @@ class Bounds:
 
     name: ClassVar[str]
     automatic: ClassVar[bool] = False
+    straight: ClassVar[bool] = True
     tolerance: float = 0.01
     largest: int = 20_000
 
@@ -77,11 +79,7 @@ class Bounds:
 
     def scope(self, model: nn.Module) -> Scope | None:
         """Every norm, for a network of known operations."""
-        try:
-            check_operations(_split(model)[0])
-        except AbsynthError:
-            return None
-        return Scope(at_once=PIECE)
+        return None if self.why_not(model) else Scope(at_once=PIECE)
 
     def why_not(self, model: nn.Module) -> str:
         """Names what cannot be bounded."""
@@ -116,6 +114,7 @@ class Interval(Bounds):
     """Interval bounds (Gowal et al. 2018): fast, and good for networks that were trained for them."""
 
     name: ClassVar[str] = "interval"
+    straight: ClassVar[bool] = False
 
     def least_margins(self, found: Propagation, labels: Labels, end: float) -> Tensor:
         """Those of the intervals."""
@@ -169,8 +168,7 @@ class Lipschitz:
 
     def scope(self, model: nn.Module) -> Scope | None:
         """L2, for a network of known operations that does not jump."""
-        found = None if isinstance(_split(model)[1], Threshold) else Crown().scope(model)
-        return None if found is None else Scope(norms=("l2",))
+        return None if self.why_not(model) else Scope(norms=("l2",))
 
     def why_not(self, model: nn.Module) -> str:
         """Names what has no constant."""
@@ -330,7 +328,7 @@ class BoundsProver(NetworkProver):
         known = torch.zeros_like(guess)
         if balls.norm == "l2":
             known = self._by_constants(network, balls, labels, margin)
-        if isinstance(settings, Interval):
+        if not settings.straight:
             every = torch.arange(len(labels), device=labels.device)
             found = halve(lambda sizes: least(every, sizes) > 0, guess, most, settings.tolerance)
             return found.maximum(known)
@@ -341,12 +339,11 @@ class BoundsProver(NetworkProver):
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """From rows and sizes to the least margins that are proven within these balls."""
         settings = self.settings
-        straight = not isinstance(settings, Interval)
         end = time.monotonic() + settings.seconds_an_image * len(labels)
 
         def least(rows: Tensor, sizes: Tensor) -> Tensor:
             ball, own = Ball(balls.image[rows], balls.front, balls.norm, sizes), labels[rows]
-            found = propagate(network, ball, straight=straight, largest=settings.largest)
+            found = propagate(network, ball, straight=settings.straight, largest=settings.largest)
             return settings.least_margins(found, own, end).amin(1)
 
         return least
