@@ -43,7 +43,7 @@ PIECE = 20
 RIVALS_TRIED = 3
 """Rivals whose gradient says with which size to begin."""
 
-SHARE = 0.3
+SHARES: dict[Norm, float] = {"linf": 0.3, "l2": 0.12, "l1": 0.06}
 """Of the size at which the margin would be 0 if it went on as it begins: where to begin."""
 
 DOWNWARDS = 1 - 1e-9
@@ -321,24 +321,23 @@ class BoundsProver(NetworkProver):
     def _grow(self, network: Network, balls: Ball, labels: Labels, margin: Tensor) -> Tensor:
         """The largest size that is proven, near enough."""
         settings, most = self.settings, _diameter(balls)
-        least = self._least_margins(network, balls, labels)
+        least = self._least_margins(network, balls, labels, settings)
         if balls.norm == "l0":
             return count_up(lambda rows, sizes: least(rows, sizes) > 0, len(labels), int(most), margin)
         guess = first_guess(network, balls, labels, most)
-        known = torch.zeros_like(guess)
+        every = torch.arange(len(labels), device=labels.device)
+        by_intervals = self._least_margins(network, balls, labels, Interval())
+        known = halve(lambda sizes: by_intervals(every, sizes) > 0, guess, most, settings.tolerance)
         if balls.norm == "l2":
-            known = self._by_constants(network, balls, labels, margin)
+            known = known.maximum(self._by_constants(network, balls, labels, margin))
         if not settings.straight:
-            every = torch.arange(len(labels), device=labels.device)
-            found = halve(lambda sizes: least(every, sizes) > 0, guess, most, settings.tolerance)
-            return found.maximum(known)
+            return known
         return follow(least, margin.amin(1), guess, known, most, settings.tolerance)
 
     def _least_margins(
-        self, network: Network, balls: Ball, labels: Labels
+        self, network: Network, balls: Ball, labels: Labels, settings: Bounds
     ) -> Callable[[Tensor, Tensor], Tensor]:
-        """From rows and sizes to the least margins that are proven within these balls."""
-        settings = self.settings
+        """From rows and sizes to the least margins that a method proves within these balls."""
         end = time.monotonic() + settings.seconds_an_image * len(labels)
 
         def least(rows: Tensor, sizes: Tensor) -> Tensor:
@@ -371,7 +370,7 @@ def first_guess(network: Network, balls: Ball, labels: Labels, most: float) -> T
     order = {"linf": 1.0, "l2": 2.0, "l1": torch.inf}[balls.norm]
     steep = torch.stack([torch.linalg.vector_norm(slope, ord=order, dim=1) for slope in slopes], 1)
     reached = (nearest.detach() / steep).nan_to_num(most, most, most).amin(1)
-    return (reached * SHARE).clamp(min=1e-9 * most, max=most)
+    return (reached * SHARES[balls.norm]).clamp(min=1e-9 * most, max=most)
 
 
 def _split(model: nn.Module) -> tuple[nn.Module, Front]:
