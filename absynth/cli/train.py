@@ -19,7 +19,7 @@ def train(
         str,
         typer.Argument(
             help="abs, codebook-abs, binary-abs, certified-abs, certified-binary-abs, cnn, binary-cnn, "
-            "madry, interval-cnn, smoothed-cnn."
+            "madry, interval-cnn, smoothed-cnn, learned-prototypes."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the finished model and its checkpoints.")],
@@ -38,7 +38,7 @@ def train(
         float | None,
         typer.Option(
             help="Share of each class to hold out; by default 0.1, of mnist a twelfth for a certified model, "
-            "a sixtieth for interval-cnn and smoothed-cnn, and none for others."
+            "a sixtieth for interval-cnn, smoothed-cnn and learned-prototypes, and none for others."
         ),
     ] = None,
     strict: Strict = False,
@@ -61,12 +61,14 @@ def train(
         ),
     ] = None,
     prototypes: Annotated[
-        int | None, typer.Option(min=1, help="Codebook and certified models: prototypes a class.")
+        int | None,
+        typer.Option(min=1, help="Codebook and certified models, learned-prototypes: prototypes a class."),
     ] = None,
     target: Annotated[
         float | None,
         typer.Option(
-            help="Codebook and certified models: the L2 radius beyond which a rival no longer matters."
+            help="Codebook and certified models, learned-prototypes: the L2 radius beyond which a rival no "
+            "longer matters."
         ),
     ] = None,
     sigma: Annotated[

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from typer.main import get_command
 
+from absynth.certify import certify
 from absynth.certify.provers.smoothing import Smoothing
 from absynth.cli import app
 from absynth.data.split import Validation
@@ -16,6 +17,7 @@ from absynth.errors import AbsynthError
 from absynth.inference import ABS, FAST, codebook
 from absynth.models.cnn import CNN, Binarized, IntervalCNN, SmoothedCNN, StridedCNN
 from absynth.models.pretrained import PretrainedModel, load_folder
+from absynth.models.prototypes import NearestNeighbour
 from absynth.progress import Progress
 from absynth.training.assignment import Assignment
 from absynth.training.finishing import accuracy
@@ -24,6 +26,7 @@ from absynth.training.recipes import RECIPES, find_recipe
 from absynth.training.recipes import abs as abs_recipe
 from absynth.training.recipes import cnn as cnn_recipe
 from absynth.training.recipes import interval_cnn as interval_recipe
+from absynth.training.recipes import learned_prototypes as prototypes_recipe
 from absynth.training.recipes import madry as madry_recipe
 from absynth.training.recipes import smoothed_cnn as smoothed_recipe
 from absynth.training.recipes.madry import EXAMINER, TRAINER, Goal, train_madry
@@ -32,7 +35,7 @@ from absynth.zoo import load
 
 Train = Callable[..., PretrainedModel]
 ASKED = {"epochs": 2, "batch_size": 16, "learning_rate": 3e-3, "seed": 1}
-NETWORKS = ("abs", "cnn", "binary-cnn", "madry", "interval-cnn", "smoothed-cnn")
+NETWORKS = ("abs", "cnn", "binary-cnn", "madry", "interval-cnn", "smoothed-cnn", "learned-prototypes")
 """Recipes of the plain training loop alone."""
 
 
@@ -163,6 +166,26 @@ def test_the_smoothing_recipe_leaves_its_base_network_and_what_it_measured(
     assert certified[0] <= held_out["accuracy"]
 
 
+def test_the_prototypes_recipe_leaves_a_nearest_neighbour_that_proves_more_than_its_start(
+    run: Train, digits: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    found = {}
+    for epochs in (1, 8):
+        out = tmp_path / str(epochs)
+        model = run("learned-prototypes", out, held_out=0.2, epochs=epochs, prototypes=2, target=30.0)
+        loaded = load(out)
+        assert isinstance(loaded, NearestNeighbour)
+        assert loaded.prototype_images.shape == (2, 2, 784)
+        assert torch.equal(loaded(digits[0]), model(digits[0]))
+        training = json.loads((out / "config.json").read_text())["training"]
+        assert training["loss"] == {**vars(prototypes_recipe.LOSS), "target": 30.0}
+        assert training["held_out"]["images"] == training["validation"]["images"] == 12
+        certified = list(training["held_out"]["certified"].values())
+        assert certified == sorted(certified, reverse=True)
+        found[epochs] = certify(loaded, *digits, "l2").radius.mean()
+    assert found[8] > found[1] + 0.02
+
+
 @pytest.mark.parametrize("name", ["interval-cnn", "smoothed-cnn"])
 def test_interrupted_a_recipe_leaves_the_same_bytes(
     name: str, run: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -189,7 +212,12 @@ def test_interrupted_a_recipe_leaves_the_same_bytes(
 
 
 @pytest.mark.parametrize(
-    ("name", "changed"), [("interval-cnn", {"epsilon": 0.2}), ("smoothed-cnn", {"sigma": 1.0})]
+    ("name", "changed"),
+    [
+        ("interval-cnn", {"epsilon": 0.2}),
+        ("smoothed-cnn", {"sigma": 1.0}),
+        ("learned-prototypes", {"target": 2.0}),
+    ],
 )
 def test_a_run_for_another_radius_or_noise_does_not_go_on(
     name: str, changed: dict[str, float], run: Train, tmp_path: Path
@@ -366,6 +394,9 @@ REFUSED: dict[str, dict[str, str]] = {
     "madry": OF_NETWORKS,
     "interval-cnn": {name: reason for name, reason in OF_NETWORKS.items() if name != "epsilon"},
     "smoothed-cnn": {name: reason for name, reason in OF_NETWORKS.items() if name != "sigma"},
+    "learned-prototypes": {
+        name: reason for name, reason in OF_NETWORKS.items() if name not in ("prototypes", "target")
+    },
     "certified-abs": OF_CERTIFIED,
     "certified-binary-abs": OF_CERTIFIED,
     "codebook-abs": OF_BASES,
@@ -409,7 +440,7 @@ def test_what_is_held_out_by_default(name: str) -> None:
         return
     assert recipe.base_of(Options()) is None
     of_digits = 1 / 12 if name.startswith("certified") else 0.0
-    if name in ("interval-cnn", "smoothed-cnn"):
+    if name in ("interval-cnn", "smoothed-cnn", "learned-prototypes"):
         of_digits = 1 / 60
     assert recipe.validation(Options(seed=3), digits=True) == Validation(of_digits, 3)
     assert recipe.validation(Options(seed=3), digits=False) == Validation(0.1, 3)

@@ -19,6 +19,7 @@ from absynth.training.recipes.cnn import BINARY_RECIPE as BINARY_CNN
 from absynth.training.recipes.cnn import RECIPE as CNN
 from absynth.training.recipes.codebook_abs import RECIPE as CODEBOOK_ABS
 from absynth.training.recipes.interval_cnn import RECIPE as INTERVAL_CNN
+from absynth.training.recipes.learned_prototypes import RECIPE as LEARNED_PROTOTYPES
 from absynth.training.recipes.madry import RECIPE as MADRY
 from absynth.training.recipes.smoothed_cnn import RECIPE as SMOOTHED_CNN
 
@@ -37,6 +38,7 @@ RECIPES = {
         MADRY,
         INTERVAL_CNN,
         SMOOTHED_CNN,
+        LEARNED_PROTOTYPES,
     )
 }
 
