@@ -6,7 +6,17 @@
 """
 
 from absynth.attacks.base import Attack, AttackResult
+from absynth.attacks.callable import Callable
 from absynth.attacks.catalog import SUITES
 from absynth.attacks.suites import attack, closest, find_attack, suite_attacks
 
-__all__ = ["SUITES", "Attack", "AttackResult", "attack", "closest", "find_attack", "suite_attacks"]
+__all__ = [
+    "SUITES",
+    "Attack",
+    "AttackResult",
+    "Callable",
+    "attack",
+    "closest",
+    "find_attack",
+    "suite_attacks",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +18,9 @@ from absynth.attacks.batch import Mask, size
 from absynth.attacks.line_search import ascend, shrink
 from absynth.attacks.noise import starting_points
 from absynth.attacks.target import Target, misclassified, of_images_alone, temper
+from absynth.errors import AbsynthError
 from absynth.norms import Norm
-from absynth.shapes import Images, Logits
+from absynth.shapes import Images, Labels, Logits
 
 LEAST_PROGRESS = 0.01
 """An image whose adversarial has come nearer by a smaller share than this is finished."""
@@ -115,6 +116,39 @@ class FoolboxAttack(Attack):
             _, clipped, _ = self.make()(model, images, target.labels, epsilons=epsilon, **options)
         candidates: Tensor = clipped
         return torch.where(candidates.isfinite(), candidates.detach(), images).clamp(0, 1)
+
+
+def ask_foolbox(
+    attack: Any, model: nn.Module, images: Images, labels: Labels, sizes: Sequence[float]
+) -> Images:
+    """What an attack object of foolbox answers, which its user made.
+
+    Args:
+        attack: The object; untargeted, as all attacks are here.
+        model: What it asks.
+        images: The clean images.
+        labels: Their classes.
+        sizes: To run an attack of a given size at, one after the other; the answer is for the last one.
+
+    Raises:
+        AbsynthError: If the attack has to be told a size and there is none.
+    """
+    with quiet_foolbox():
+        from foolbox.attacks.base import FixedEpsilonAttack
+        from foolbox.models.pytorch import PyTorchModel
+
+        fixed = isinstance(attack, FixedEpsilonAttack)
+        if fixed and not sizes:
+            raise AbsynthError(
+                f"{type(attack).__name__} is an attack of a given size; give sizes, as "
+                "absynth.attacks.Callable(attack, norm, sizes=[0.1, 0.2])."
+            )
+        wrapped = PyTorchModel(model, bounds=(0, 1), device=images.device)
+        # one that minimises its perturbation is not told how large it may be, with which some break
+        epsilons = list(sizes) if fixed else None
+        _, clipped, _ = attack(wrapped, images, labels, epsilons=epsilons)
+    found: Images = clipped if epsilons is None else clipped[-1]
+    return found
 
 
 class _Impatient(nn.Module):

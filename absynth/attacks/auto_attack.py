@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 
 from absynth.attacks.base import Attack, require
 from absynth.attacks.line_search import ascend, shrink
-from absynth.attacks.target import Target, of_images_alone, temper
+from absynth.attacks.target import Target, of_images_alone, on_backward, temper
 from absynth.norms import Norm
 from absynth.shapes import Images, Logits
 
@@ -97,22 +98,29 @@ class AutoAttack(Attack):
                 attack.attacks_to_run = ["apgd-ce", "fab-t", "square"]
             found, _ = attack.run_standard_evaluation(images, target.labels, batch_size=len(images))
         target.count(round(model.asked / len(images)))
+        target.count_backward(round(model.differentiated / len(images)))
         points: Images = found.detach().clamp(0, 1)
         return torch.where(points.isfinite(), points, images)
 
 
 class _Counted(nn.Module):
-    """A model with tempered logits that counts the images that it is asked about."""
+    """A model with tempered logits that counts the images that it is asked about, and their gradients."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
         self.asked = 0
+        self.differentiated = 0
 
     def forward(self, images: Images) -> Logits:
         """The tempered logits."""
         self.asked += len(images)
-        return temper(of_images_alone(self.model, images))
+        logits = temper(of_images_alone(self.model, images))
+        on_backward(logits, partial(self._differentiate, len(images)))
+        return logits
+
+    def _differentiate(self, count: int) -> None:
+        self.differentiated += count
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -41,14 +42,18 @@ class AttackResult:
             found.
         success: Where there is an adversarial, which may be the clean image itself.
         queries: How many forward passes each image took, those with a backward pass included.
+        backwards: How many backward passes each image took.
         remarks: What to know of the attack, a sentence each.
+        seconds: Wall-clock time of the search, over all images.
     """
 
     adversarials: Images
     distances: Scalars
     success: Mask
     queries: Counts
+    backwards: Counts
     remarks: tuple[str, ...] = ()
+    seconds: float = 0.0
 
     @property
     def misclassified(self) -> Mask:
@@ -147,6 +152,7 @@ class Attack(ABC):
         Raises:
             AbsynthError: If the model's answer to the clean images is NaN or no row of logits an image.
         """
+        started = time.perf_counter()
         target = Target(model, labels)
         with frozen(model), private_randomness(seed, images.device):
             with torch.no_grad():
@@ -162,7 +168,15 @@ class Attack(ABC):
                 candidates = self.run(part, images[attacked])
                 adversarials[attacked], found[attacked] = verify(part, images[attacked], candidates)
         distances = distance(images, adversarials, self.norm).masked_fill(~found, torch.inf)
-        return AttackResult(adversarials, distances, found, target.queries.to(images.device))
+        return AttackResult(
+            adversarials,
+            distances,
+            found,
+            target.queries.to(images.device),
+            target.backwards.to(images.device),
+            tuple(dict.fromkeys(target.remarks)),
+            time.perf_counter() - started,
+        )
 
 
 @torch.no_grad()
@@ -227,7 +241,9 @@ def as_given(result: AttackResult, door: Opened, norm: Norm) -> AttackResult:
         distances.to(home),
         result.success.to(home),
         result.queries.to(home),
+        result.backwards.to(home),
         result.remarks,
+        result.seconds,
     )
 
 

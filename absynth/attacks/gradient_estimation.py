@@ -202,7 +202,7 @@ class _EstimatedTarget(Target):
 
     def __init__(self, target: Target, estimator: Estimator, generator: torch.Generator) -> None:
         super().__init__(target.model, target.labels)
-        self.queries = target.queries
+        self.queries, self.remarks = target.queries, target.remarks
         self._target, self._estimator, self._generator = target, estimator, generator
         self._differences = _Differences(estimator, generator)
 

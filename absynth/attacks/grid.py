@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import torch
@@ -62,6 +63,7 @@ def put_on_grid(
     Returns:
         The result with distances of the rounded images; infinite where rounding left no adversarial.
     """
+    started = time.perf_counter()
     target = Target(model, labels)
     random = isinstance(model, Averaged)
     best, best_size = images.clone(), torch.full_like(result.distances, torch.inf)
@@ -89,7 +91,9 @@ def put_on_grid(
         distances=best_size.masked_fill(~found, torch.inf),
         success=found,
         queries=result.queries + target.queries.to(result.queries.device),
+        backwards=result.backwards,
         remarks=remarks,
+        seconds=result.seconds + time.perf_counter() - started,
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from absynth.attacks.averaged import DRAWS
 from absynth.attacks.base import Attack, AttackResult, as_given
 from absynth.attacks.batch import Mask, choose
+from absynth.attacks.callable import as_attacks
 from absynth.attacks.catalog import BUILDERS, SUITES
 from absynth.attacks.checks import check_model, remark_on_masking
 from absynth.attacks.door import opened
@@ -19,9 +20,12 @@ from absynth.attacks.grid import put_on_grid
 from absynth.errors import AbsynthError, first_line
 from absynth.inputs import whole_number
 from absynth.models.asked import inside
-from absynth.norms import parse_norm
+from absynth.norms import Norm, parse_norm
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels
+
+DEFAULT = "strong"
+"""The suite that is run where neither a suite nor attacks are named."""
 
 MISFIT = "what it begins from is for images of another size or for other classes."
 """Why an attack is left out that brings along another model."""
@@ -87,8 +91,10 @@ def attack(
     images: Any,
     labels: Any,
     norm: Any = "l2",
-    suite: Any = "strong",
+    suite: Any = None,
     *,
+    attacks: Any = None,
+    budget: Any = None,
     seed: Any = 0,
     batch_size: Any = 100,
     progress: Progress | None = None,
@@ -96,7 +102,7 @@ def attack(
     draws: Any = DRAWS,
     grid: Any = None,
 ) -> AttackResult:
-    """Attacks a model with a whole suite and keeps the closest verified adversarial of each image.
+    """Attacks a model with a suite, or with attacks of your own, and keeps the closest verified adversarials.
 
     Attacks are untargeted: any class but the label counts. The labels are the true classes, and an image
     that the model gets wrong from the start is its own adversarial, at distance 0.
@@ -112,7 +118,11 @@ def attack(
             :mod:`absynth.inputs` names; copies are moved to the model's device and type.
         labels: Their true classes, whole numbers of shape (batch,).
         norm: "l2", "l1", "linf" or "l0", or the order of one.
-        suite: See :func:`suite_attacks`.
+        suite: See :func:`suite_attacks`; by default "strong", or none if there are ``attacks``.
+        attacks: Attacks of your own or of other libraries, in any form that
+            :class:`absynth.attacks.Callable` takes, and attacks of this package in this norm.
+        budget: Forward and backward passes, together, that an image may take of each attack of your own; any
+            number by default.
         seed: The result is the same for the same seed, images, batch size and machine.
         batch_size: Images attacked together.
         progress: Where to show how far the attack is.
@@ -135,7 +145,8 @@ def attack(
     >>> result.success, result.distances.round(decimals=2)
     (tensor([True]), tensor([0.1300], dtype=torch.float64))
     """
-    chosen, every = parse_norm(norm), suite_attacks(suite, norm)
+    chosen = parse_norm(norm)
+    every = _chosen(chosen, suite, attacks, budget)
     batch_size, draws = whole_number(batch_size, "batch size"), whole_number(draws, "number of draws")
     seed = whole_number(seed, "seed", least=0)
     if grid is not None:
@@ -143,18 +154,18 @@ def attack(
     with opened(model, images, labels, seed) as door:
         inner = inside(door.model)
         applying = [single for single in every if single.applies_to(door.model)]
-        attacks = [single for single in applying if single.fits(door.images.shape[1:], door.classes)]
-        if not attacks:
+        fitting = [single for single in applying if single.fits(door.images.shape[1:], door.classes)]
+        if not fitting:
             raise AbsynthError(
-                f"No attack of the suite '{suite}' for {chosen} applies to a {type(model).__name__}; "
-                "choose another suite or norm."
+                f"None of {', '.join(single.name for single in every)} applies to a {type(model).__name__} "
+                f"in {chosen}; choose another suite or norm."
             )
         checked = check_model(door.model, door.images, allow_random=allow_random, draws=draws, seed=seed)
-        run = _Run(checked.model, attacks, seed, progress)
+        run = _Run(checked.model, fitting, seed, progress)
         task = None
         batches = list(zip(door.images.split(batch_size), door.labels.split(batch_size), strict=True))
         if progress is not None:
-            task = progress.add_task(f"attack {chosen}", total=len(batches) * len(attacks), note="")
+            task = progress.add_task(f"attack {chosen}", total=len(batches) * len(fitting), note="")
         results = [run.batch(some, numbers, task) for some, numbers in batches]
         masking = remark_on_masking(run.distances(len(door.images)), chosen)
         if grid is not None:
@@ -164,7 +175,7 @@ def attack(
             ]
         remarks = (
             *checked.remarks,
-            *(_left_out(single, MISFIT) for single in applying if single not in attacks),
+            *(_left_out(single, MISFIT) for single in applying if single not in fitting),
             *(
                 _left_out(single, OUTSIDE)
                 for single in every
@@ -180,9 +191,26 @@ def attack(
             distances=torch.cat([result.distances for result in results]),
             success=torch.cat([result.success for result in results]),
             queries=torch.cat([result.queries for result in results]),
+            backwards=torch.cat([result.backwards for result in results]),
             remarks=remarks,
+            seconds=sum(result.seconds for result in results),
         )
         return as_given(whole, door, chosen)
+
+
+def _chosen(norm: Norm, suite: Any, attacks: Any, budget: Any) -> tuple[Attack, ...]:
+    """The attacks that are asked for.
+
+    Raises:
+        AbsynthError: If there is no such suite, an attack is none, or a budget is given without an attack.
+    """
+    if attacks is None:
+        if budget is not None:
+            raise AbsynthError(
+                "A budget is for attacks of your own; give attacks=[my_attack], or leave it out."
+            )
+        return suite_attacks(DEFAULT if suite is None else suite, norm)
+    return (*(() if suite is None else suite_attacks(suite, norm)), *as_attacks(attacks, norm, budget))
 
 
 @dataclass
@@ -269,7 +297,7 @@ def _wrong_from_the_start(wrong: Mask) -> tuple[str, ...]:
 
 
 def closest(first: AttackResult, second: AttackResult) -> AttackResult:
-    """The closer adversarial of two results, image by image; the queries of both are added.
+    """The closer adversarial of two results, image by image; passes and seconds of both are added.
 
     Args:
         first: A result for some images in some norm.
@@ -281,5 +309,7 @@ def closest(first: AttackResult, second: AttackResult) -> AttackResult:
         distances=torch.minimum(first.distances, second.distances),
         success=first.success | second.success,
         queries=first.queries + second.queries,
+        backwards=first.backwards + second.backwards,
         remarks=tuple(dict.fromkeys((*first.remarks, *second.remarks))),
+        seconds=first.seconds + second.seconds,
     )

@@ -57,16 +57,21 @@ class Target(nn.Module):
         labels: The class of each image.
         queries: How often the model has seen each image forward, over all selections, shape (images,),
             on the CPU.
+        backwards: How often a gradient was taken through its answer, likewise.
+        remarks: What the result should say of the search, a sentence each; shared with all selections.
     """
 
     labels: Tensor
     queries: Tensor
+    backwards: Tensor
 
     def __init__(self, model: nn.Module, labels: Labels) -> None:
         super().__init__()
         self.model = model
         self.labels = labels
         self.queries = torch.zeros(len(labels), dtype=torch.int64, device="cpu")
+        self.backwards = torch.zeros_like(self.queries)
+        self.remarks: list[str] = []
         self._rows = torch.arange(len(labels), device="cpu")
 
     def select(self, rows: Counts | Mask) -> Target:
@@ -76,7 +81,8 @@ class Target(nn.Module):
             rows: Indices, or a mask over the images of this target.
         """
         part = Target(self.model, self.labels[rows])
-        part.queries, part._rows = self.queries, self._rows[rows.cpu()]
+        part.queries, part.backwards, part.remarks = self.queries, self.backwards, self.remarks
+        part._rows = self._rows[rows.cpu()]
         return part
 
     def forward(self, images: Images) -> Tensor:
@@ -86,7 +92,9 @@ class Target(nn.Module):
         """
         self.count()
         # a view, so that a model that asks for a gradient in what it is given does not ask for one in ours
-        return connect(self.model(images.view_as(images)), images)
+        logits = connect(self.model(images.view_as(images)), images)
+        on_backward(logits, self.count_backward)
+        return logits
 
     def seen(self, images: Images) -> Images:
         """The images as the model sees them: rounded, where it takes a coarser type than they have."""
@@ -96,6 +104,10 @@ class Target(nn.Module):
     def count(self, queries: int = 1) -> None:
         """Adds queries of every image, for attacks that ask the model itself, or for more than logits."""
         self.queries.index_add_(0, self._rows, torch.full_like(self._rows, queries))
+
+    def count_backward(self, passes: int = 1) -> None:
+        """Adds backward passes of every image, for attacks that differentiate in a way of their own."""
+        self.backwards.index_add_(0, self._rows, torch.full_like(self._rows, passes))
 
     @torch.no_grad()
     def is_adversarial(self, images: Images) -> Mask:
@@ -132,6 +144,16 @@ def connect(logits: Tensor, images: Images) -> Tensor:
     if images.requires_grad and not logits.requires_grad:
         return logits + 0 * images.flatten(1).sum(dim=1, keepdim=True)
     return logits
+
+
+def on_backward(logits: Tensor, act: Callable[[], None]) -> None:
+    """Calls ``act`` whenever a gradient is taken through the logits."""
+    if logits.requires_grad:
+
+        def hook(_: Tensor) -> None:
+            act()
+
+        logits.register_hook(hook)
 
 
 class _OfImagesAlone(torch.autograd.Function):

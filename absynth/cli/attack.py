@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from absynth.cli.options import AllowRandom, Data, Draws, Quiet, Seed, Strict
+from absynth.cli.options import AllowRandom, Budget, Data, Draws, Quiet, Seed, Strict
 from absynth.errors import AbsynthError
 
 
@@ -16,7 +16,15 @@ def attack(
         str, typer.Option(help="A model's name, a saved folder, user/name on the Hub, or my_file.py:make.")
     ] = "abs",
     norm: Annotated[str, typer.Option(help="l2, l1, linf or l0.")] = "l2",
-    suite: Annotated[str, typer.Option(help="quick, broad, strong, paper or extra.")] = "quick",
+    suite: Annotated[
+        str | None,
+        typer.Option(help="quick, broad, strong, paper or extra; by default quick, or none with --attack."),
+    ] = None,
+    own: Annotated[
+        list[str] | None,
+        typer.Option("--attack", help="Your own, as my_file.py:my_attack; repeatable."),
+    ] = None,
+    budget: Budget = None,
     data: Data = None,
     count: Annotated[int, typer.Option("-n", min=1, help="How many test images.")] = 20,
     strict: Strict = False,
@@ -41,6 +49,7 @@ def attack(
     from absynth.attacks.averaged import DRAWS
     from absynth.attacks.grid import EIGHT_BITS
     from absynth.cli.steps import draw_sample, read_data, show_remarks
+    from absynth.evaluate.attacks import attacks_for
     from absynth.evaluate.data import choose_data
     from absynth.evaluate.models import load_classifier
     from absynth.files import check_folder
@@ -63,6 +72,9 @@ def attack(
         raise AbsynthError(
             f"A picture has 8 bits; with --png, give a --grid that divides 255 in place of {grid}."
         )
+    if suite is None and not own:
+        suite = "quick"
+    attacks = attacks_for(own, chosen_norm, budget) if own else None
     data = choose_data([model], data)
     dataset = read_data(model, data, "test", strict=strict)
     sample = draw_sample(dataset, count, seed)
@@ -73,13 +85,16 @@ def attack(
             sample.labels,
             chosen_norm,
             suite,
+            attacks=attacks,
+            budget=None if own else budget,
             seed=seed,
             progress=progress,
             allow_random=allow_random,
             draws=DRAWS if draws is None else draws,
             grid=EIGHT_BITS if png is not None and grid is None else grid,
         )
-    show_table(attack_table(result, chosen_norm, f"{model}, suite '{suite}', seed {seed}", data))
+    parts = (*((f"suite '{suite}'",) if suite else ()), *(one.name for one in attacks or ()))
+    show_table(attack_table(result, chosen_norm, f"{model}, {', '.join(parts)}, seed {seed}", data))
     show_remarks(result.remarks)
     if png is not None:
         write_pictures(png, result, sample.labels, sample.rows)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from absynth.cli.options import AllowRandom, Draws, EngineOptions, Quiet, spell_out
+from absynth.cli.options import AllowRandom, Budget, Draws, EngineOptions, Quiet, spell_out
 from absynth.errors import AbsynthError
 
 
@@ -39,6 +39,14 @@ def bench(
             help="Folder of the results, or a URL; by default results/PRESET. A run goes on from there."
         ),
     ] = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Your own, besides the preset's: my_file.py:my_attack, or l2=my_file.py:my_attack for one "
+            "norm; repeatable."
+        ),
+    ] = None,
+    budget: Budget = None,
     details: Annotated[bool, typer.Option("--details", help="Show every attack by itself too.")] = False,
     markdown: Annotated[
         Path | None, typer.Option(help="Write the figures as Markdown, on MNIST beside the paper's.")
@@ -83,6 +91,8 @@ def bench(
         thresholds=thresholds or (),
         allow_random=allow_random,
         draws=draws,
+        attacks=attack or (),
+        budget=budget,
     )
     if action == "status":
         with progress_display(not quiet) as progress:
@@ -105,5 +115,5 @@ def bench(
         write_markdown(markdown, result)
     show_remarks(result.remarks)
     print(f"Records and adversarial images: {store.location}")
-    if result.refused:
-        raise AbsynthError(" ".join(result.refused.values()))
+    if result.refused or result.broken:
+        raise AbsynthError(" ".join((*result.refused.values(), *result.broken)))

@@ -35,6 +35,12 @@ AllowRandom = Annotated[
 Draws = Annotated[
     int | None, typer.Option(min=1, help="With --allow-random: answers in a mean; by default 20.")
 ]
+Budget = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Forward and backward passes, together, that an image may take of your own attack."
+    ),
+]
 Device = Annotated[
     str | None, typer.Option(help="Local: where the model is, as cuda for a GPU; by default cpu.")
 ]

@@ -13,7 +13,7 @@ from absynth.data import Dataset
 from absynth.engine import Engine, open_engine
 from absynth.errors import AbsynthError
 from absynth.evaluate.data import read_for
-from absynth.evaluate.models import own_modules
+from absynth.evaluate.own import own_modules
 from absynth.evaluate.tasks import choose_images
 from absynth.norms import Norm, parse_norm
 from absynth.progress import Progress, progress_display

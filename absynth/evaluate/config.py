@@ -10,6 +10,7 @@ from typing import Any
 
 from absynth.attacks import SUITES, find_attack
 from absynth.errors import AbsynthError
+from absynth.evaluate.attacks import check_attack_name
 from absynth.evaluate.data import choose_data
 from absynth.evaluate.models import check_name
 from absynth.evaluate.paper import is_paper_data
@@ -49,6 +50,8 @@ def adapt_preset(
     thresholds: Sequence[str] = (),
     allow_random: bool = False,
     draws: int | None = None,
+    attacks: Sequence[str] = (),
+    budget: int | None = None,
 ) -> Preset:
     """A preset with some of its parts replaced.
 
@@ -60,10 +63,13 @@ def adapt_preset(
         thresholds: Such as ``"l2=0.5,1,1.5"``; norms that are not named keep theirs.
         allow_random: Attack models that answer at random as well, by the mean of their logits.
         draws: Over how many answers.
+        attacks: Users' own, besides the preset's, as ``my_file.py:make_attack`` for all norms of the preset,
+            or ``l2=my_file.py:make_attack`` for one.
+        budget: Of those.
 
     Raises:
-        AbsynthError: If there is no such model, one is for other data than those of the preset and none were
-            given, or a threshold is no number above 0.
+        AbsynthError: If there is no such model or file, a model is for other data than those of the preset
+            and none were given, a threshold is no number above 0, or a budget has no attack that it is for.
     """
     for name in models:
         check_name(name)
@@ -78,6 +84,12 @@ def adapt_preset(
             raise AbsynthError(
                 f"'{text}' gives no thresholds; write a norm and its distances, for example l2=0.5,1,1.5."
             ) from None
+    every = _with_own(preset.attacks, attacks)
+    if budget is not None and not any(check_attack_name(name) for names in every.values() for name in names):
+        raise AbsynthError(
+            "A budget is for attacks of your own; name one as --attack my_file.py:make_attack, or leave the "
+            "budget out."
+        )
     return replace(
         preset,
         models=tuple(models) or preset.models,
@@ -86,7 +98,25 @@ def adapt_preset(
         thresholds=parsed,
         allow_random=preset.allow_random or allow_random,
         draws=preset.draws if draws is None else draws,
+        attacks=every,
+        budget=preset.budget if budget is None else budget,
     )
+
+
+def _with_own(attacks: Mapping[Norm, tuple[str, ...]], own: Sequence[str]) -> dict[Norm, tuple[str, ...]]:
+    """The attacks of a preset, and users' own."""
+    every = dict(attacks)
+    for text in own:
+        first, equals, rest = text.partition("=")
+        name = rest if equals and not first.endswith(".py") else text
+        if not check_attack_name(name):
+            raise AbsynthError(
+                f"'{text}' is no file with a function; name your attack as my_file.py:make_attack, or for "
+                "one norm as l2=my_file.py:make_attack."
+            )
+        for norm in [parse_norm(first)] if name is rest else list(every) or ["l2"]:
+            every[norm] = tuple(dict.fromkeys((*every.get(norm, ()), name)))
+    return every
 
 
 def read_preset(path: Path) -> Preset:
@@ -104,9 +134,10 @@ def read_preset(path: Path) -> Preset:
         shard = 50
         allow_random = false
         draws = 20
+        budget = 1000
 
         [attacks]
-        l2 = ["ddn", "boundary"]
+        l2 = ["ddn", "boundary", "my_attack.py:attack"]
         linf = "all"
 
         [fewer_images]
@@ -225,14 +256,18 @@ def _models(value: object) -> tuple[str, ...]:
 def _attacks(value: object) -> dict[Norm, tuple[str, ...] | None]:
     table = _table(value, 'attacks = {l2 = ["ddn"]}')
     return {
-        parse_norm(norm): None if names == EVERY else tuple(name.lower() for name in _strings(names))
+        parse_norm(norm): None if names == EVERY else tuple(_attack_name(name) for name in _strings(names))
         for norm, names in table.items()
     }
 
 
+def _attack_name(name: str) -> str:
+    return name if check_attack_name(name) else name.lower()
+
+
 def _fewer_images(value: object) -> dict[str, int]:
     table = _table(value, "fewer_images = {boundary = 10}")
-    return {name.lower(): _count(images) for name, images in table.items()}
+    return {_attack_name(name): _count(images) for name, images in table.items()}
 
 
 def _thresholds(value: object) -> dict[Norm, tuple[float, ...]]:
@@ -250,7 +285,11 @@ def _resolve_attacks(
         if names is None:
             resolved |= all_attacks(suite, [norm])
         else:
-            resolved[norm] = tuple(dict.fromkeys(find_attack(name, norm, suite).name for name in names))
+            resolved[norm] = tuple(
+                dict.fromkeys(
+                    name if check_attack_name(name) else find_attack(name, norm, suite).name for name in names
+                )
+            )
     return resolved
 
 
@@ -267,4 +306,5 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "thresholds": _thresholds,
     "allow_random": _flag,
     "draws": _count,
+    "budget": _count,
 }

@@ -13,7 +13,8 @@ from absynth.data.adapt import list_classes, match_classes
 from absynth.data.catalog import CATALOG, MNIST
 from absynth.data.domain import Domain, format_size
 from absynth.errors import AbsynthError
-from absynth.evaluate.models import find_function, load_classifier
+from absynth.evaluate.models import load_classifier
+from absynth.evaluate.own import find_function
 from absynth.models.asked import answer
 from absynth.models.pretrained import CONFIG_NAME, read_config, read_domain
 from absynth.zoo import model_folder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
@@ -12,18 +12,20 @@ import torch
 from rich.progress import TaskID
 from torch import Tensor, nn
 
-from absynth.attacks.suites import find_attack
+from absynth.attacks.base import Attack
 from absynth.attacks.target import private_randomness
 from absynth.engine import Engine, Job, LocalEngine, run_jobs
 from absynth.errors import AbsynthError
+from absynth.evaluate.attacks import choose_attacks, named
 from absynth.evaluate.candidates import check_candidate, first_images, masking_remarks
 from absynth.evaluate.data import read_for
 from absynth.evaluate.models import identity, load_classifier
 from absynth.evaluate.smallest import keep_smallest
 from absynth.evaluate.store import Record, ResultStore
-from absynth.evaluate.tasks import Preset, Task, choose_images, data_hash, misfits, plan
+from absynth.evaluate.tasks import Chosen, Preset, Task, choose_images, data_hash, misfits, plan
 from absynth.models.asked import answer
 from absynth.models.pretrained import device_of
+from absynth.norms import Norm
 from absynth.progress import Progress
 from absynth.surroundings import standard
 
@@ -44,6 +46,8 @@ class BenchmarkResult:
         remarks: What was left out or scaled while reading the data, and what is to be known of the models'
             figures, a sentence each.
         refused: By model, why it was not attacked; such a model is in nothing else here.
+        broken: Why users' own attacks do not count for a model and norm, a sentence each; such an attack has
+            no tasks and records of them here.
     """
 
     preset: Preset
@@ -54,13 +58,13 @@ class BenchmarkResult:
     seconds: dict[str, float]
     remarks: tuple[str, ...] = ()
     refused: dict[str, str] = field(default_factory=dict)
+    broken: tuple[str, ...] = ()
 
 
 def run_task(
-    model: nn.Module, task: Task, images: Tensor, labels: Tensor, suite: str
-) -> tuple[list[Record], Tensor]:
-    """The records and adversarial images of one task, whose images and labels are given."""
-    attack = find_attack(task.attack, task.norm, suite)
+    model: nn.Module, task: Task, images: Tensor, labels: Tensor, attack: Attack
+) -> tuple[list[Record], Tensor, list[int]]:
+    """The records of one task, its adversarial images, and the backward passes that each took."""
     result = attack(model, images, labels, seed=task.seed)
     records = [
         Record(
@@ -78,7 +82,7 @@ def run_task(
         )
         for row, index in enumerate(task.indices)
     ]
-    return records, result.adversarials.cpu()
+    return records, result.adversarials.cpu(), result.backwards.tolist()
 
 
 @torch.no_grad()
@@ -93,6 +97,7 @@ class _Benchmark:
     """A benchmark under way: makes its jobs model by model, and keeps what comes of them."""
 
     preset: Preset
+    attacks: Mapping[Norm, Sequence[Chosen]]
     store: ResultStore
     progress: Progress
     engine: Engine
@@ -103,6 +108,7 @@ class _Benchmark:
     tasks: list[Task] = field(default_factory=list)
     remarks: list[tuple[str, str]] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    broken: dict[tuple[str, Norm, str], str] = field(default_factory=dict)
 
     def jobs(self, images: Tensor, labels: Tensor) -> Iterator[Job]:
         """What the store does not hold yet; a model is loaded when its turn comes."""
@@ -121,14 +127,22 @@ class _Benchmark:
                 continue
             model, weights = candidate.model, candidate.weights
             self.hashes[name] = weights
-            left_out = misfits(preset, name, model, images.shape[1:])
+            left_out = misfits(self.attacks, name, model, images.shape[1:])
             self.remarks += ((name, remark) for remark in (*candidate.remarks, *left_out))
             for kind, remarks in (("", candidate.remarks), ("-left-out", left_out)):
                 if remarks:
                     store.put_json("checks", f"{weights[:24]}-{data[:24]}{kind}", {"remarks": remarks})
             tasks = plan(
-                preset, name, model, weights=weights, data=data, indices=chosen, shape=images.shape[1:]
+                preset,
+                self.attacks,
+                name,
+                model,
+                weights=weights,
+                data=data,
+                indices=chosen,
+                shape=images.shape[1:],
             )
+            attacks = {(norm, one.name): one.attack for norm, every in self.attacks.items() for one in every}
             store.records(tasks)  # a damaged file is told of now, not after hours
             self.tasks += tasks
             left = len(tasks) * (len(preset.models) - number - 1)
@@ -143,9 +157,9 @@ class _Benchmark:
                     self.progress.advance(self.bar)
                     continue
                 rows = torch.tensor(task.indices)
-                arguments = (task, images[rows], labels[rows], preset.suite)
+                arguments = (task, images[rows], labels[rows], attacks[task.norm, task.attack])
                 note = f"{name}, {task.norm} {task.attack}"
-                refuse = partial(self._refuse, name)
+                refuse = partial(self._refuse_task, task)
                 yield Job(note, run_task, shared, arguments, partial(self._finish_task, task), refuse)
 
     def _clean_jobs(
@@ -176,8 +190,23 @@ class _Benchmark:
         """Leaves a model out, whatever of it is done; the first sentence stands."""
         self.refused.setdefault(name, sentence.replace("The model", name, 1))
 
-    def _finish_task(self, task: Task, value: tuple[list[Record], Tensor], seconds: float) -> None:
-        self.store.put(task, *value, seconds)
+    def _refuse_task(self, task: Task, sentence: str) -> None:
+        """Leaves a user's own attack out that breaks on a model, or else the model."""
+        if sentence.startswith(f"The attack '{task.attack}'"):
+            self.broken.setdefault((task.model, task.norm, task.attack), sentence)
+            self.progress.advance(self.bar)
+        else:
+            self._refuse(task.model, sentence)
+
+    def counts(self, task: Task) -> bool:
+        """Whether neither the model nor the attack of a task was left out."""
+        return task.model not in self.refused and (task.model, task.norm, task.attack) not in self.broken
+
+    def _finish_task(self, task: Task, value: tuple[list[Record], Tensor, list[int]], seconds: float) -> None:
+        records, adversarials, backwards = value
+        if not self.store.has(task):
+            self.store.put_json("backwards", task.key, {"backwards": backwards})
+        self.store.put(task, records, adversarials, seconds)
         self.progress.advance(self.bar)
 
 
@@ -206,11 +235,13 @@ def run_benchmark(
     dataset = read_for(preset.models, preset.dataset, "test")
     images, labels = dataset.images, dataset.labels
     preset = replace(preset, clean_images=min(preset.clean_images, len(images)))
+    attacks = choose_attacks(preset)
+    preset = named(preset, attacks)
     bar = progress.add_task("benchmark", total=None, note="")
     load = load_model or partial(load_classifier, size=dataset.domain.size)
-    state = _Benchmark(preset, store, progress, engine or LocalEngine(), load, bar)
+    state = _Benchmark(preset, attacks, store, progress, engine or LocalEngine(), load, bar)
     run_jobs(state.engine, state.jobs(images, labels), progress, bar)
-    kept = [task for task in state.tasks if task.model not in state.refused]
+    kept = [task for task in state.tasks if state.counts(task)]
     for _, tasks in groupby(kept, lambda task: (task.model, task.norm)):
         keep_smallest(store, list(tasks))
     progress.update(bar, note="done")
@@ -224,4 +255,9 @@ def run_benchmark(
     records = store.records(kept)
     told = (remark for name, remark in state.remarks if name not in state.refused)
     remarks = (*dataset.remarks, *told, *masking_remarks(records))
-    return BenchmarkResult(preset, accuracy, hashes, kept, records, seconds, remarks, state.refused)
+    broken = tuple(
+        f"For {model} in {norm}: {sentence}"
+        for (model, norm, _), sentence in state.broken.items()
+        if model not in state.refused
+    )
+    return BenchmarkResult(preset, accuracy, hashes, kept, records, seconds, remarks, state.refused, broken)

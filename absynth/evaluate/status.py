@@ -9,6 +9,7 @@ from functools import partial
 
 from torch import nn
 
+from absynth.evaluate.attacks import choose_attacks, named
 from absynth.evaluate.candidates import check_candidate, first_images
 from absynth.evaluate.data import read_for
 from absynth.evaluate.models import identity, load_classifier
@@ -172,6 +173,8 @@ def planned_tasks(
     images, labels = dataset.images, dataset.labels
     chosen = choose_images(len(images), preset.images, preset.seed)
     data = data_hash(images, labels)
+    attacks = choose_attacks(preset)
+    preset = named(preset, attacks)
     bar = progress.add_task("status", total=len(preset.models), note="")
     load = load_model or partial(load_classifier, size=dataset.domain.size)
     for name in preset.models:
@@ -181,6 +184,6 @@ def planned_tasks(
         if preset.allow_random:
             candidate = check_candidate(name, model, weights, first_images(images, preset), preset)
             model, weights = candidate.model, candidate.weights
-        tasks = plan(preset, name, model, weights=weights, data=data, indices=chosen, shape=shape)
-        yield Planned(name, tasks, misfits(preset, name, model, shape))
+        tasks = plan(preset, attacks, name, model, weights=weights, data=data, indices=chosen, shape=shape)
+        yield Planned(name, tasks, misfits(attacks, name, model, shape))
         progress.advance(bar)

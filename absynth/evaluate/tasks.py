@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from absynth.attacks.averaged import DRAWS
-from absynth.attacks.suites import MISFIT, OUTSIDE, find_attack, suite_attacks
+from absynth.attacks.base import Attack
+from absynth.attacks.suites import MISFIT, OUTSIDE, suite_attacks
 from absynth.errors import AbsynthError
 from absynth.models.asked import answer, inside
 from absynth.models.held import held_networks
@@ -56,13 +57,42 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """An attack of a benchmark.
+
+    Attributes:
+        asked: What it was asked for by: its name in a suite, or a file and a function.
+        attack: The attack itself.
+        own: For an attack from a user's file, what records call it.
+        source: For such an attack, a hash of the file and of what lies beside it.
+    """
+
+    asked: str
+    attack: Attack
+    own: str = ""
+    source: str = ""
+
+    @property
+    def name(self) -> str:
+        """What records call it."""
+        return self.own or self.attack.name
+
+    @property
+    def settings(self) -> str:
+        """What determines it besides name, norm and seed, as JSON."""
+        source = {"source": self.source} if self.source else {}
+        return json.dumps({**self.attack.settings, **source}, sort_keys=True)
+
+
+@dataclass(frozen=True)
 class Preset:
     """A benchmark: what is attacked, how, and on how many images.
 
     Attributes:
         models: What :func:`absynth.evaluate.models.load_classifier` takes.
         suite: Whose settings the attacks have.
-        attacks: Which attacks of the suite, by norm; none for the clean accuracy alone.
+        attacks: By norm, names in the suite, or users' own as ``my_file.py:make_attack``; none for the clean
+            accuracy alone.
         images: How many test images are attacked.
         clean_images: How many test images the clean accuracy is measured on; all if there are fewer.
         shard: Images a task.
@@ -72,6 +102,7 @@ class Preset:
         thresholds: By norm, the distances at which to give accuracy, where they are not the paper's.
         allow_random: Whether a model that answers at random is attacked, by the mean of its logits.
         draws: Over how many answers.
+        budget: Forward and backward passes, together, that an image may take of a user's own attack.
     """
 
     models: tuple[str, ...]
@@ -86,6 +117,7 @@ class Preset:
     thresholds: Mapping[Norm, tuple[float, ...]] = field(default_factory=dict)
     allow_random: bool = False
     draws: int = DRAWS
+    budget: int | None = None
 
     def __post_init__(self) -> None:
         """Sees that there is something to do and that its parts fit together.
@@ -94,6 +126,8 @@ class Preset:
             AbsynthError: If not.
         """
         counts = (self.images, self.clean_images, self.shard, self.draws, *self.fewer_images.values())
+        if self.budget is not None and self.budget < 1:
+            raise AbsynthError(f"The budget is {self.budget}; it must be at least 1.")
         if not self.models or min(counts) < 1:
             raise AbsynthError("A benchmark needs at least one model and one image.")
         if len(set(self.models)) < len(self.models):
@@ -223,6 +257,7 @@ def choose_images(total: int, count: int, seed: int) -> tuple[int, ...]:
 
 def plan(
     preset: Preset,
+    attacks: Mapping[Norm, Sequence[Chosen]],
     name: str,
     model: nn.Module,
     *,
@@ -234,32 +269,30 @@ def plan(
     """All tasks of one model, the attacks of a norm one after the other; those that do not apply left out.
 
     Args:
-        preset: Which attacks, and of how many images.
+        preset: How many images.
+        attacks: Which attacks, by norm.
         name: Of the model.
         model: The model itself.
         weights: Its hash.
         data: Hash of the test split.
         indices: Which of its images are attacked.
         shape: Of an image: channel, height, width.
-
-    Raises:
-        AbsynthError: If the suite has no attack of that name.
     """
     tasks = []
-    classes = _count_classes(preset, model, shape)
-    for norm, names in preset.attacks.items():
-        for attack in (find_attack(one, norm, preset.suite) for one in names):
-            if not (attack.applies_to(model) and attack.fits(shape, classes)):
+    classes = _count_classes(attacks, model, shape)
+    for norm, every in attacks.items():
+        for one in every:
+            if not (one.attack.applies_to(model) and one.attack.fits(shape, classes)):
                 continue
-            chosen = indices[: preset.images_for(attack.name)]
+            chosen = indices[: preset.images_for(one.asked)]
             for start in range(0, len(chosen), preset.shard):
                 tasks.append(
                     Task(
                         model=name,
                         weights=weights,
                         norm=norm,
-                        attack=attack.name,
-                        settings=json.dumps(attack.settings, sort_keys=True),
+                        attack=one.name,
+                        settings=one.settings,
                         dataset=preset.dataset,
                         data=data,
                         indices=tuple(chosen[start : start + preset.shard]),
@@ -269,31 +302,33 @@ def plan(
     return tasks
 
 
-def misfits(preset: Preset, name: str, model: nn.Module, shape: torch.Size) -> tuple[str, ...]:
+def misfits(
+    attacks: Mapping[Norm, Sequence[Chosen]], name: str, model: nn.Module, shape: torch.Size
+) -> tuple[str, ...]:
     """Which attacks are left out, as they bring along what the model does not fit; a sentence each.
 
     Args:
-        preset: Which attacks.
+        attacks: Which attacks, by norm.
         name: Of the model.
         model: The model itself.
         shape: Of an image: channel, height, width.
     """
-    classes = _count_classes(preset, model, shape)
+    classes = _count_classes(attacks, model, shape)
     left_out: dict[tuple[str, str], list[Norm]] = {}
-    for norm, names in preset.attacks.items():
-        for attack in (find_attack(one, norm, preset.suite) for one in names):
-            if not attack.fits(shape, classes):
-                left_out.setdefault((attack.name, MISFIT), []).append(norm)
-            elif not attack.applies_to(model) and attack.applies_to(inside(model)):
-                left_out.setdefault((attack.name, OUTSIDE), []).append(norm)
+    for norm, every in attacks.items():
+        for one in every:
+            if not one.attack.fits(shape, classes):
+                left_out.setdefault((one.name, MISFIT), []).append(norm)
+            elif not one.attack.applies_to(model) and one.attack.applies_to(inside(model)):
+                left_out.setdefault((one.name, OUTSIDE), []).append(norm)
     return tuple(
         f"The attack '{attack}' ({', '.join(norms)}) was left out for {name}: {reason}"
         for (attack, reason), norms in left_out.items()
     )
 
 
-def _count_classes(preset: Preset, model: nn.Module, shape: torch.Size) -> int:
+def _count_classes(attacks: Mapping[Norm, Sequence[Chosen]], model: nn.Module, shape: torch.Size) -> int:
     """How many classes a model tells apart, if anything is attacked."""
     if (domain := domain_of(model)) is not None:
         return len(domain.class_names)
-    return answer(model, torch.zeros(1, *shape, device="cpu")).shape[1] if preset.attacks else 0
+    return answer(model, torch.zeros(1, *shape, device="cpu")).shape[1] if attacks else 0

@@ -238,7 +238,8 @@ def test_the_closer_of_two_results() -> None:
     def result(*distances: float) -> AttackResult:
         values = torch.tensor(distances, dtype=torch.float64)
         images = values.nan_to_num(posinf=9.0).float()[:, None, None, None]
-        return AttackResult(images, values, values.isfinite(), torch.ones(len(values), dtype=torch.int64))
+        ones = torch.ones(len(values), dtype=torch.int64)
+        return AttackResult(images, values, values.isfinite(), ones, 2 * ones, seconds=1.5)
 
     inf = float("inf")
     best = closest(result(1, 2, inf, inf), result(2, 1, 3, inf))
@@ -246,6 +247,8 @@ def test_the_closer_of_two_results() -> None:
     assert best.adversarials.flatten().tolist() == [1, 1, 3, 9]
     assert best.success.tolist() == [True, True, True, False]
     assert best.queries.tolist() == [2, 2, 2, 2]
+    assert best.backwards.tolist() == [4, 4, 4, 4]
+    assert best.seconds == 3.0
 
 
 def test_foolbox_attacks_of_fixed_size_try_sizes_in_order() -> None:

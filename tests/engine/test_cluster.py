@@ -117,6 +117,24 @@ def factor(images):
     return 3 - darkness(images)
 """
 
+ATTACKS = """
+from beside import darkness
+
+def brighten(model, images, labels):
+    from later_still import steps
+    for step in steps:
+        if model(images + step).argmax(1).bool().all():
+            break
+    return (images + step).clamp(0, 1)
+
+def broken(model, images, labels):
+    return darkness(images)
+"""
+
+LATER_STILL = """
+steps = (0.05, 0.1, 0.2)
+"""
+
 CONFIG = """
 models = [{models}]
 dataset = "two.npz"
@@ -139,6 +157,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "other").mkdir()
     (folder / "other" / "my_file.py").write_text(LAZY)
     (folder / "other" / "later.py").write_text(LATER)
+    (folder / "other" / "my_attacks.py").write_text(ATTACKS)
+    (folder / "other" / "later_still.py").write_text(LATER_STILL)
     (folder / "other" / "beside.py").write_text(BESIDE.replace("0.1", "0.2"))
     images, _ = absynth.load_dataset("mnist", "test")
     chosen = images[:40, 0].numpy()
@@ -282,6 +302,28 @@ def test_both_engines_refuse_the_same_models_and_go_on_with_the_others(
     assert sorted(ours) == sorted(row for row in rows(tmp_path / "local") if row[0] == models[2])
     assert len(ours) == 3 * 6
     assert {row[0] for row in rows(tmp_path / "ray")} <= set(models[1:])
+
+
+@pytest.mark.usefixtures("engine")
+def test_both_engines_run_the_same_attacks_of_users(
+    run: Callable[..., int], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of them breaks, in which it takes no other along; a worker has neither file."""
+    own = ("--attack", "linf=other/my_attacks.py:brighten", "--attack", "l2=other/my_attacks.py:broken")
+    command = [*arguments(folder, tmp_path / "ray", "my_file.py:make_model"), *own, "--budget", "10"]
+    assert run(*command, "--engine", "ray") == 2
+    errors = capsys.readouterr().err
+    assert "For my_file.py:make_model in l2: The attack 'my_attacks.py:broken' answers with" in errors
+    assert "Traceback" not in errors
+    command[command.index(str(tmp_path / "ray"))] = str(tmp_path / "local")
+    assert run(*command) == 2
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+    assert {(norm, attack) for _, norm, attack, _ in rows(tmp_path / "ray")} == {
+        ("l2", "fgm"),
+        ("linf", "pgd"),
+        ("linf", "my_attacks.py:brighten"),
+        ("l0", "salt-and-pepper"),
+    }
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from absynth.attacks import suite_attacks
 from absynth.data import Dataset
 from absynth.errors import AbsynthError
 from absynth.evaluate import runner
+from absynth.evaluate.attacks import choose_attacks
 from absynth.evaluate.paper import PAPER, SIZES, THRESHOLDS
 from absynth.evaluate.runner import BenchmarkResult, run_benchmark
 from absynth.evaluate.smallest import smallest_distances
@@ -143,7 +144,8 @@ def test_the_smallest_adversarial_of_each_image_is_kept(tmp_path):
 
 def make_plan(model: nn.Module, name: str = "linear", data: str = "d", preset: Preset = PRESET) -> list[Task]:
     weights, shape = weights_hash(model), torch.Size((1, 28, 28))
-    return plan(preset, name, model, weights=weights, data=data, indices=range(preset.images), shape=shape)
+    attacks, indices = choose_attacks(preset), range(preset.images)
+    return plan(preset, attacks, name, model, weights=weights, data=data, indices=indices, shape=shape)
 
 
 def test_other_weights_or_images_are_other_tasks():

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from absynth.errors import AbsynthError
-from absynth.evaluate.models import check_name, find_function, identity, load_classifier, own_modules
+from absynth.evaluate.models import check_name, identity, load_classifier
+from absynth.evaluate.own import find_function, own_modules
 from absynth.evaluate.tasks import weights_hash
 from absynth.models.cnn import CNN
 from absynth.models.pretrained import device_of
