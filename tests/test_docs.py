@@ -18,14 +18,19 @@ from absynth.cli import app
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
-RUN_TOO = ("docs/tutorial.md", "docs/how-to/own-data.md", "docs/how-to/own-model.md")
+RUN_TOO = (
+    "docs/tutorial.md",
+    "docs/how-to/own-attack.md",
+    "docs/how-to/own-data.md",
+    "docs/how-to/own-model.md",
+)
 """Pages whose commands are run, but for those that need the network or a model of the reader's."""
 
 NOT_RUN = ("absynth data fetch", "absynth --help")
 NOT_HERE = "fashion-mnist"
 """A data set that needs the network, and hours to train on."""
 
-WARNED = ("docs/how-to/other-libraries.md",)
+WARNED = ("docs/how-to/other-libraries.md", "docs/how-to/own-attack.md")
 """Pages that import libraries which warn about their own code."""
 
 BLOCK = re.compile(r"^```(?P<language>\w*)(?P<rest>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -306,7 +306,11 @@ def test_both_engines_refuse_the_same_models_and_go_on_with_the_others(
 
 @pytest.mark.usefixtures("engine")
 def test_both_engines_run_the_same_attacks_of_users(
-    run: Callable[..., int], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int],
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    contents: Callable[[Path], dict[str, bytes]],
 ) -> None:
     """One of them breaks, in which it takes no other along; a worker has neither file."""
     own = ("--attack", "linf=other/my_attacks.py:brighten", "--attack", "l2=other/my_attacks.py:broken")
