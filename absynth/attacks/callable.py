@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Callable(Attack):
         budget: Forward and backward passes that an image may take, together. Then the attack is stopped, and
             what it asked about before counts. The looks of this package are not part of it.
         sizes: For an attack of foolbox that has to be told a size: those that it is run at.
+        parameters: What it was made with, for records.
 
     Raises:
         AbsynthError: If the attack cannot be called as one, or another argument is not as described.
@@ -68,6 +69,7 @@ class Callable(Attack):
     name: str = ""
     budget: int | None = None
     sizes: Sequence[float] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Sees that it can be run."""
@@ -85,8 +87,9 @@ class Callable(Attack):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The budget, and the sizes if there are any."""
-        return {"budget": self.budget, **({"sizes": list(self.sizes)} if self.sizes else {})}
+        """What it was made with, the budget, and the sizes if there are any."""
+        sizes = {"sizes": list(self.sizes)} if self.sizes else {}
+        return {**self.parameters, "budget": self.budget, **sizes}
 
     def run(self, target: Target, images: Images) -> Images:
         """Runs the attack on all images, or on one after the other.

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
+from torch import nn
+
 from absynth.attacks.adapter import FoolboxAttack, foolbox_class
 from absynth.attacks.auto_attack import AutoAttack
 from absynth.attacks.base import Attack
 from absynth.attacks.brendel_bethge import BrendelBethge
+from absynth.attacks.callable import Callable as Own
 from absynth.attacks.corners import CornerSearch
 from absynth.attacks.exact import ExactSearch
 from absynth.attacks.fast_minimum_norm import FastMinimumNorm
@@ -22,7 +25,7 @@ from absynth.attacks.threshold import Threshold
 from absynth.attacks.transfer import Transfer
 from absynth.norms import Norm
 
-Suite = Literal["quick", "broad", "strong", "paper", "extra"]
+Suite = Literal["quick", "broad", "strong", "paper", "extra", "every"]
 SUITES: tuple[Suite, ...] = get_args(Suite)
 SUBSTITUTE = "cnn"
 """The model of the zoo that transfer attacks are made on."""
@@ -44,6 +47,16 @@ def _foolbox(
         needs_start=needs_start,
         patience=patience,
     )
+
+
+def _published(name: str, norm: Norm, kind: str, **parameters: Any) -> Own:
+    """A foolbox attack as foolbox runs it: with the model's own logits, and no pull to the boundary."""
+    make = foolbox_class(kind, **parameters)
+
+    def attack(model: nn.Module) -> Any:
+        return make()
+
+    return Own(attack, norm, name, parameters={"foolbox": kind, **parameters})
 
 
 def _iterative(norm: Norm, strong: bool) -> list[Attack]:
@@ -259,10 +272,33 @@ def _extra(norm: Norm) -> tuple[Attack, ...]:
     return tuple(attacks)
 
 
+def _every(norm: Norm) -> tuple[Attack, ...]:
+    kinds: dict[Norm, tuple[tuple[str, str, dict[str, Any]], ...]] = {
+        "l2": (
+            ("foolbox-ddn", "DDNAttack", {"steps": 200}),
+            ("foolbox-fmn", "L2FMNAttack", {"steps": 200}),
+            ("foolbox-deepfool", "L2DeepFoolAttack", {}),
+            ("newtonfool", "NewtonFoolAttack", {"steps": 200}),
+        ),
+        "linf": (
+            ("foolbox-fmn", "LInfFMNAttack", {"steps": 200}),
+            ("foolbox-deepfool", "LinfDeepFoolAttack", {}),
+        ),
+        "l1": (
+            ("foolbox-fmn", "L1FMNAttack", {"steps": 200}),
+            ("ead", "EADAttack", {"binary_search_steps": 6, "steps": 300, "decision_rule": "L1"}),
+        ),
+        "l0": (("foolbox-fmn", "L0FMNAttack", {"steps": 200}),),
+    }
+    published = (_published(name, norm, kind, **parameters) for name, kind, parameters in kinds[norm])
+    return (*_strong(norm), *_extra(norm), *published)
+
+
 BUILDERS: dict[Suite, Callable[[Norm], tuple[Attack, ...]]] = {
     "quick": _quick,
     "broad": _broad,
     "strong": _strong,
     "paper": _paper,
     "extra": _extra,
+    "every": _every,
 }

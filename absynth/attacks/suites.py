@@ -47,7 +47,8 @@ def suite_attacks(suite: Any, norm: Any) -> tuple[Attack, ...]:
     attacks of Table 1 of Schott et al. 2019 (arXiv 1805.09190), in L2, Linf and L0; the transfer among them
     has the shipped CNN as its substitute, so that models for other data than MNIST go without it. "extra"
     has what needs the packages of ``absynth[attacks]`` or tens of thousands of queries, and the exact search
-    for models that decide by prototypes.
+    for models that decide by prototypes. "every" has the attacks of both "strong" and "extra", and some of
+    foolbox as foolbox runs them, to compare attacks.
 
     Args:
         suite: One of ``SUITES``.
@@ -156,9 +157,12 @@ def attack(
         applying = [single for single in every if single.applies_to(door.model)]
         fitting = [single for single in applying if single.fits(door.images.shape[1:], door.classes)]
         if not fitting:
+            of = (
+                f"the suite '{suite or DEFAULT}'" if attacks is None else ", ".join(one.name for one in every)
+            )
             raise AbsynthError(
-                f"None of {', '.join(single.name for single in every)} applies to a {type(model).__name__} "
-                f"in {chosen}; choose another suite or norm."
+                f"No attack of {of} for {chosen} applies to a {type(model).__name__}; choose another suite "
+                "or norm."
             )
         checked = check_model(door.model, door.images, allow_random=allow_random, draws=draws, seed=seed)
         run = _Run(checked.model, fitting, seed, progress)

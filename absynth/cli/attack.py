@@ -18,7 +18,9 @@ def attack(
     norm: Annotated[str, typer.Option(help="l2, l1, linf or l0.")] = "l2",
     suite: Annotated[
         str | None,
-        typer.Option(help="quick, broad, strong, paper or extra; by default quick, or none with --attack."),
+        typer.Option(
+            help="quick, broad, strong, paper, extra or every; by default quick, or none with --attack."
+        ),
     ] = None,
     own: Annotated[
         list[str] | None,

@@ -13,7 +13,9 @@ from absynth.cli.options import Data, Model, Quiet, Seed
 def audit(
     model: Model = "codebook-abs",
     norm: Annotated[str, typer.Option(help="Several with commas.")] = "l2,l1,linf,l0",
-    suite: Annotated[str, typer.Option(help="Of attacks: quick, broad, strong, paper or extra.")] = "quick",
+    suite: Annotated[
+        str, typer.Option(help="Of attacks: quick, broad, strong, paper, extra or every.")
+    ] = "quick",
     data: Data = None,
     count: Annotated[int, typer.Option("-n", min=1, help="How many test images.")] = 100,
     points: Annotated[int, typer.Option(min=0, help="Random points of certified balls, a norm.")] = 10_000,

@@ -21,7 +21,10 @@ def bench(
         ),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="quick (the default), standard, paper, or clean for clean accuracy.")
+        str | None,
+        typer.Option(
+            help="quick (the default), standard, paper, attacks to rank attacks, or clean for clean accuracy."
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file, in place of a preset.")] = None,
     model: Annotated[
@@ -47,6 +50,13 @@ def bench(
         ),
     ] = None,
     budget: Budget = None,
+    certificates: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="MODEL=FILE, exact radii that absynth certify --exact wrote as .parquet: show how near to "
+            "these each attack comes; repeatable."
+        ),
+    ] = None,
     details: Annotated[bool, typer.Option("--details", help="Show every attack by itself too.")] = False,
     markdown: Annotated[
         Path | None, typer.Option(help="Write the figures as Markdown, on MNIST beside the paper's.")
@@ -61,10 +71,13 @@ def bench(
     from absynth.evaluate.config import adapt_preset, choose_preset
     from absynth.evaluate.runner import run_benchmark
     from absynth.evaluate.schedule import benchmark_schedule
+    from absynth.evaluate.standings import standings
     from absynth.evaluate.status import benchmark_status
     from absynth.evaluate.store import ResultStore
     from absynth.progress import progress_display
     from absynth.report.markdown import check_markdown, write_markdown
+    from absynth.report.results import read_certificates
+    from absynth.report.standings import standing_tables
     from absynth.report.tables import (
         benchmark_table,
         detail_tables,
@@ -81,6 +94,7 @@ def bench(
     chosen, name = choose_preset(preset, config)
     if markdown is not None:
         check_markdown(markdown)
+    truth = read_certificates(certificates or ())
     folder = f"results/{name}" if out is None else out
     store = ResultStore(folder)
     chosen = adapt_preset(
@@ -110,6 +124,8 @@ def bench(
         result = run_benchmark(chosen, store, progress, engine=opened)
     show_table(benchmark_table(result), lone_headers(result.preset))
     for table in detail_tables(result) if details else ():
+        show_table(table)
+    for table in standing_tables(standings(result, truth)) if truth else ():
         show_table(table)
     if markdown is not None:
         write_markdown(markdown, result)

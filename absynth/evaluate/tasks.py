@@ -18,7 +18,7 @@ from absynth.errors import AbsynthError
 from absynth.models.asked import answer, inside
 from absynth.models.held import held_networks
 from absynth.models.pretrained import domain_of
-from absynth.norms import Norm
+from absynth.norms import NORMS, Norm
 from absynth.shapes import Images, Labels
 from absynth.zoo import model_names
 
@@ -188,6 +188,25 @@ PRESETS: dict[str, Preset] = {
         clean_images=10_000,
         # these ask the model thousands of times about each image
         fewer_images={"boundary": 20, "pointwise": 20, "carlini-wagner": 20, "sparse-search": 20},
+    ),
+    "attacks": Preset(
+        models=("codebook-abs", "certified-abs", "certified-binary-abs", "nearest-neighbour"),
+        suite="every",
+        attacks=all_attacks("every", NORMS),
+        images=500,
+        clean_images=10_000,
+        # these ask the model thousands of times about each image
+        fewer_images={
+            "auto-attack": 50,
+            "boundary": 50,
+            "carlini-wagner": 50,
+            "corner-search": 50,
+            "ead": 50,
+            "hop-skip-jump": 50,
+            "pointwise": 50,
+            "sparse-brendel-bethge": 50,
+            "sparse-search": 50,
+        },
     ),
     "paper": Preset(
         models=model_names(),

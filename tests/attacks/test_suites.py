@@ -49,6 +49,23 @@ def test_attacks_can_be_named_and_recorded(suite: str, norm: Norm) -> None:
         assert find_attack(single.name, norm, suite).settings == single.settings
 
 
+def test_attacks_as_foolbox_runs_them() -> None:
+    """They fool the same images as ours, without a pull to the boundary."""
+    model, images = make_model(), torch.rand(4, 1, SIDE, SIDE)
+    labels = model(images).argmax(dim=1)
+    for norm in NORMS:
+        every = suite_attacks("every", norm)
+        assert {one.name for one in every} >= {
+            one.name for suite in ("strong", "extra") for one in suite_attacks(suite, norm)
+        }
+        for single in every:
+            if single.name in PUBLISHED - {"ead"}:
+                result = single(model, images, labels)
+                assert result.success.any(), (norm, single.name)
+                assert (result.queries <= 500).all()
+                assert (result.backwards > 0).all()
+
+
 def test_strong_has_all_attacks_of_quick() -> None:
     for norm in NORMS:
         quick, strong = suite_attacks("quick", norm), suite_attacks("strong", norm)
@@ -57,6 +74,9 @@ def test_strong_has_all_attacks_of_quick() -> None:
 
 FURTHER = {"brendel-bethge", "sparse-brendel-bethge", "auto-attack", "exact", "corner-search"}
 """What needs further packages, prototypes, or tens of thousands of queries an image."""
+
+PUBLISHED = {"foolbox-ddn", "foolbox-fmn", "foolbox-deepfool", "newtonfool", "ead"}
+"""What is there to compare with."""
 
 
 def test_broad_has_every_kind_of_attack_but_what_needs_more() -> None:
@@ -69,7 +89,7 @@ def test_broad_has_every_kind_of_attack_but_what_needs_more() -> None:
             if (suite, norm) != ("paper", "l1")
             for single in suite_attacks(suite, norm)
         } - broad
-        assert all(name in FURTHER or name.endswith("-estimated") for name in missing)
+        assert all(name in FURTHER | PUBLISHED or name.endswith("-estimated") for name in missing)
 
 
 PAPER_ROWS: dict[str, set[str]] = {
@@ -166,7 +186,7 @@ def test_batches_are_put_together_in_order() -> None:
         ({"norm": "l3"}, "no norm 'l3'"),
         ({"suite": "weak"}, "no suite 'weak'"),
         ({"suite": "paper", "norm": "l1"}, "no attacks for l1"),
-        ({"suite": None}, "no suite 'None'"),
+        ({"suite": "None"}, "no suite 'None'"),
         ({"suite": ["ddn"]}, "no suite"),
         ({"batch_size": 0}, "batch size is 0; it must be at least 1"),
         ({"batch_size": 2.0}, "batch size is 2.0, a float"),

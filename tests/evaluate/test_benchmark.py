@@ -283,7 +283,7 @@ def test_presets_and_the_papers_figures_fit_together():
             assert shares == sorted(shares, reverse=True)
             below = [size for size, share in figure.accuracies.items() if share > 0.5]
             assert max(below, default=0) <= figure.median
-    with pytest.raises(AbsynthError, match="choose one of clean, quick, standard, paper"):
+    with pytest.raises(AbsynthError, match="choose one of clean, quick, standard, attacks, paper"):
         find_preset("quik")
 
 
