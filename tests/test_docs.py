@@ -26,7 +26,12 @@ RUN_TOO = (
 )
 """Pages whose commands are run, but for those that need the network or a model of the reader's."""
 
-NOT_RUN = ("absynth data fetch", "absynth --help")
+NOT_RUN = (
+    "absynth data fetch",
+    "absynth --help",
+    "absynth bench --preset attacks",
+    "absynth certify --model codebook-abs --norm l2,l1,linf --exact",
+)
 NOT_HERE = "fashion-mnist"
 """A data set that needs the network, and hours to train on."""
 
