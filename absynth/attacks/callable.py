@@ -37,8 +37,8 @@ class Callable(Attack):
     boundary.
 
     The questions are counted for each image. So the attack has to ask about all the images that it was given
-    at once and in their order; one that asks about fewer, or that breaks on some, is run on each image by
-    itself.
+    at once and in their order; one that asks about fewer, or that breaks on some, is run once more, on each
+    image by itself, and the first try counts for nothing.
 
     Attributes:
         attack: A function of (model, images, labels) that returns adversarials; an attack object of foolbox;

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from absynth.evaluate.runner import BenchmarkResult, run_benchmark
 from absynth.evaluate.status import benchmark_status
 from absynth.evaluate.store import ResultStore
 from absynth.evaluate.tasks import Preset
+from absynth.norms import parse_norm
 from absynth.progress import Progress
 
 MINE = """
@@ -243,3 +246,20 @@ def test_the_command_line(mine: Path, monkeypatch: Any, capsys: Any, fails: Call
     assert "is for linf; give --norm linf" in fails(*command, f"{mine}:make_own", "--norm", "l2")
     assert "raises ValueError in line 12 of mine.py: no idea" in fails(*command, f"{mine}:broken")
     assert "A budget is for attacks of your own" in fails("attack", "--model", "cnn", "--budget", "5")
+
+
+def test_the_attacks_of_other_libraries_that_come_with_a_clone() -> None:
+    """Each is one, and says which library it takes, unless that is there."""
+    path = Path(__file__).parents[2] / "docs" / "tools" / "attacks" / "libraries.py"
+    names = re.findall(r"^([a-z]\w+_(?:l0|l1|l2|linf)) = _", path.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(names) > 20
+    model, images = Dark(), torch.zeros(2, 1, 28, 28)
+    for name in names:
+        norm = parse_norm(name.rpartition("_")[2])
+        attack = load_attack(f"{path}:{name}").for_norm(norm, 10)
+        assert attack is not None and (attack.name, attack.norm) == (f"libraries.py:{name}", norm)
+    if find_spec("adv_lib") is None:
+        attack = load_attack(f"{path}:ddn_l2").for_norm("l2", 10)
+        assert attack is not None
+        with pytest.raises(AbsynthError, match=r"raises ModuleNotFoundError in line \d+ of .*'adv_lib'"):
+            attack(model, images, [0, 0])
