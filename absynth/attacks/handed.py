@@ -109,7 +109,7 @@ class Ledger:
         try:
             self._spend(passes)
         except Stopped:
-            self.target.count_backward(-1)  # which is not done
+            self.target.count_backward(-passes)  # which are not done
             raise
 
     def classes(self) -> int:
@@ -140,7 +140,7 @@ class Ledger:
 
     @torch.no_grad()
     def _keep(self, points: Images, logits: Tensor) -> None:
-        if logits.ndim != 2 or len(logits) != len(points):
+        if len(points) == 0 or logits.ndim != 2 or len(logits) != len(points):
             return
         labels = self.target.labels.expand(len(points))
         inside = ((points >= 0) & (points <= 1)).flatten(1).all(dim=1)

@@ -352,6 +352,21 @@ def test_many_points_for_one_image_are_as_many_queries(model: Counted, images: T
     assert float(result.distances) == pytest.approx(0.1 * STEPS, rel=1e-4)
 
 
+def test_a_single_image_may_be_asked_about_as_often_as_one_likes(model: Counted, images: Tensor) -> None:
+    def uneven(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        for count in (0, 1, 3):
+            points = images.repeat(count, 1, 1, 1).requires_grad_()
+            gap(model(points)).sum().backward()
+        return images
+
+    for budget, queries, backwards in ((None, 4, 4), (8, 4, 4), (7, 4, 1), (4, 1, 1)):
+        model.asked = model.differentiated = 0
+        result = Callable(uneven, "l2", budget=budget).search(model, images[:1], LABELS[:1])
+        assert int(result.queries) == model.asked
+        assert int(result.queries) - 5 == queries
+        assert int(result.backwards) == backwards == model.differentiated
+
+
 def test_the_model_itself_is_not_to_be_asked(model: Counted, images: Tensor) -> None:
     def past(handed: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         return exact(model, images, labels)
