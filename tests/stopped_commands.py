@@ -43,7 +43,7 @@ COMMANDS = {
     ),
     "bench": "bench --preset clean --model ../../model --data ../../two.npz --out out --quiet",
     "download": "data fetch mnist",
-    "attack": "attack --model ../../model --data ../../two.npz -n 2 --out out/found.npz --quiet",
+    "attack": "attack --model ../../model --data ../../two.npz --norm linf -n 2 --out out/found.npz --quiet",
 }
 
 
@@ -185,14 +185,17 @@ def story(name: str, folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    # Here once, or each child would import them.
+    # Here once, or each child would import them; the last is what an optimiser of PyTorch begins with.
     import foolbox.attacks  # noqa: F401
     import pyarrow.dataset  # noqa: F401
+    import torch._dynamo
 
     import absynth.evaluate.runner
     import absynth.report.certificates
     import absynth.report.markdown
-    import absynth.report.tables  # noqa: F401
+    import absynth.report.tables
+    import absynth.training.recipes
+    import absynth.training.side_by_side  # noqa: F401
 
     torch.set_num_threads(1)
     place = Path(sys.argv[1])

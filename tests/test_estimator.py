@@ -68,7 +68,7 @@ def test_the_checks_of_scikit_learn(make: Make, monkeypatch: pytest.MonkeyPatch)
         name = check.func.__name__
         one.set_params(
             value_range=(90, 110) if name in AROUND_100 else (-6, 6),
-            least_steps=60 if name in MUST_BE_RIGHT else 1,
+            least_steps=25 if name in MUST_BE_RIGHT else 1,
         )
         try:
             check(one)
@@ -265,7 +265,9 @@ def test_every_kind_of_randomness_of_numpy_is_taken(
     x, y = digits[0][:40], digits[1][:40]
     expected: dict[str, np.ndarray] = {}
     for kind in ("default_rng", "RandomState"):
-        first, again = (make(random_state=getattr(np.random, kind)(3)).fit(x, y) for _ in range(2))
+        first, again = (
+            make(least_steps=6, random_state=getattr(np.random, kind)(3)).fit(x, y) for _ in range(2)
+        )
         expected[kind] = first.predict_proba(x)
         assert np.array_equal(again.predict_proba(x), expected[kind])
     assert not np.array_equal(*expected.values())
@@ -279,8 +281,9 @@ def test_pixels_outside_by_rounding_are_clipped_and_others_told_in_full(
     outside[x == 1] = 1 + 1e-9
     outside[x == 0] = -1e-9
     assert (x == 1).any() and (x == 0).any()
-    expected = make(value_range=(0, 1)).fit(x, y).predict_proba(x)
-    assert np.array_equal(make(value_range=(0, 1)).fit(outside, y).predict_proba(outside), expected)
+    given = {"least_steps": 6, "value_range": (0, 1)}
+    expected = make(**given).fit(x, y).predict_proba(x)
+    assert np.array_equal(make(**given).fit(outside, y).predict_proba(outside), expected)
     with pytest.raises(AbsynthError, match=r"from 0 to 1\.0001, their range"):
         make(value_range=(0, 1)).fit(x * 1.0001, y)
 
@@ -289,13 +292,13 @@ def test_tensors_and_what_a_program_has_set_change_nothing(
     make: Make, digits: tuple[np.ndarray, np.ndarray]
 ) -> None:
     x, y = digits[0][:40], np.unique(digits[1][:40], return_inverse=True)[1]
-    plain = make().fit(x, y)
+    plain = make(least_steps=6).fit(x, y)
     expected, radius = plain.predict_proba(x), plain.certify(x, y)
     torch.set_default_dtype(torch.float64)
     try:
         with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
             tensors = torch.from_numpy(x), torch.from_numpy(y)
-            found = make().fit(*tensors)
+            found = make(least_steps=6).fit(*tensors)
             assert np.array_equal(found.predict_proba(tensors[0]), expected)
             assert np.array_equal(found.certify(*tensors, norm=2), radius)
     finally:

@@ -117,13 +117,10 @@ def test_fronts_belong_to_the_ball(norm: Norm, front: type[nn.Module]) -> None:
 def test_better_bounds_prove_no_less(norm: Norm) -> None:
     means = []
     for relaxation in RELAXATIONS:
-        radii = []
-        for seed in range(2):
-            model, images = small_network("relu", seed), some_images(seed)
-            labels = model(images).argmax(1)
-            method = replace(QUICK[relaxation], tolerance=5e-3)
-            radii.append(certify(model, images, labels, norm, method=method).radius)
-        means.append(float(torch.cat(radii).mean()))
+        model, images = small_network("relu", 0), some_images(0)
+        labels = model(images).argmax(1)
+        method = replace(QUICK[relaxation], tolerance=5e-3)
+        means.append(float(certify(model, images, labels, norm, method=method).radius.mean()))
     assert 0 < means[0] < 0.8 * means[1] and means[1] < means[2]
 
 
@@ -159,7 +156,7 @@ def exact_linear(model: Any, image: Tensor, label: int, norm: Norm) -> float:
                     total, left = total + spent * float(steep[one]), left - spent
                 return total
             low, high = 0.0, 1e6
-            for _ in range(200):
+            for _ in range(70):
                 middle = (low + high) / 2
                 moved = (steep * middle).minimum(room)
                 low, high = (middle, high) if float(moved.norm()) < size else (low, middle)
@@ -170,7 +167,7 @@ def exact_linear(model: Any, image: Tensor, label: int, norm: Norm) -> float:
             best = min(best, float(min(sizes, default=17) - 1))
             continue
         low, high = 0.0, 16.0
-        for _ in range(60):
+        for _ in range(44):
             middle = (low + high) / 2
             low, high = (middle, high) if gain(middle) < margin else (low, middle)
         best = min(best, low)
