@@ -7,7 +7,7 @@ from typing import Any
 from absynth.certify.certificate import Certificate
 from absynth.certify.certifier import Certifier, certify
 from absynth.certify.prover import Method, Prover, Scope
-from absynth.certify.provers import certifiable, make_method
+from absynth.certify.provers import certifiable, certifying_method, make_method
 from absynth.certify.summary import (
     SIZES,
     UNION,
@@ -29,6 +29,7 @@ __all__ = [
     "certifiable",
     "certified_accuracy",
     "certify",
+    "certifying_method",
     "make_method",
     "summarise",
     "union_accuracy",

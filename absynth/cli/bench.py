@@ -33,6 +33,10 @@ def bench(
     ] = None,
     data: Annotated[str | None, typer.Option(help="A named data set, or a path to one.")] = None,
     count: Annotated[int | None, typer.Option("-n", min=1, help="How many test images to attack.")] = None,
+    certify: Annotated[
+        int | None,
+        typer.Option(min=0, help="How many of them to certify, of every model that has proofs; 0: none."),
+    ] = None,
     thresholds: Annotated[
         list[str] | None, typer.Option(help="Where to give accuracy, as l2=0.5,1,1.5; repeatable.")
     ] = None,
@@ -107,6 +111,7 @@ def bench(
         draws=draws,
         attacks=attack or (),
         budget=budget,
+        certify_images=certify,
     )
     if action == "status":
         with progress_display(not quiet) as progress:
@@ -122,7 +127,7 @@ def bench(
         return
     with open_engine_and_progress(engine, quiet=quiet) as (opened, progress):
         result = run_benchmark(chosen, store, progress, engine=opened)
-    show_table(benchmark_table(result), lone_headers(result.preset))
+    show_table(benchmark_table(result), lone_headers(result))
     for table in detail_tables(result) if details else ():
         show_table(table)
     for table in standing_tables(standings(result, truth)) if truth else ():

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from absynth.certify import Certifier, Method, certifiable
+from absynth.certify import Certificate, Certifier, Method, certifiable
 from absynth.engine import Engine, Job, LocalEngine, run_jobs
 from absynth.errors import AbsynthError, first_line
 from absynth.evaluate.tasks import data_hash, weights_hash
@@ -162,21 +162,34 @@ def _certify_piece(
 ) -> list[list[CertificateRecord]]:
     """The records of some images in each norm."""
     return [
-        [
-            CertificateRecord(
-                index=index,
-                label=int(labels[row]),
-                prediction=int(certificate.prediction[row]),
-                norm=certificate.norm,
-                radius=float(certificate.radius[row]),
-                method=certificate.method,
-                exact=certificate.exact,
-                gap=None if certificate.gap is None else float(certificate.gap[row]),
-                confidence=certificate.confidence,
-            )
-            for row, index in enumerate(rows)
-        ]
+        certificate_records(certificate, rows, labels)
         for certificate in Certifier(model, method).certify_in(images, labels, norms, exact)
+    ]
+
+
+def certificate_records(
+    certificate: Certificate, indices: Sequence[int], labels: Labels
+) -> list[CertificateRecord]:
+    """A certificate as records, one an image.
+
+    Args:
+        certificate: Of some images.
+        indices: Which of their split they are.
+        labels: Their classes.
+    """
+    return [
+        CertificateRecord(
+            index=index,
+            label=int(labels[row]),
+            prediction=int(certificate.prediction[row]),
+            norm=certificate.norm,
+            radius=float(certificate.radius[row]),
+            method=certificate.method,
+            exact=certificate.exact,
+            gap=None if certificate.gap is None else float(certificate.gap[row]),
+            confidence=certificate.confidence,
+        )
+        for row, index in enumerate(indices)
     ]
 
 

@@ -52,6 +52,7 @@ def adapt_preset(
     draws: int | None = None,
     attacks: Sequence[str] = (),
     budget: int | None = None,
+    certify_images: int | None = None,
 ) -> Preset:
     """A preset with some of its parts replaced.
 
@@ -66,6 +67,7 @@ def adapt_preset(
         attacks: Users' own, besides the preset's, as ``my_file.py:make_attack`` for all norms of the preset,
             or ``l2=my_file.py:make_attack`` for one.
         budget: Of those.
+        certify_images: How many are certified, by any method.
 
     Raises:
         AbsynthError: If there is no such model or file, a model is for other data than those of the preset
@@ -100,6 +102,8 @@ def adapt_preset(
         draws=preset.draws if draws is None else draws,
         attacks=every,
         budget=preset.budget if budget is None else budget,
+        certify_images=preset.certify_images if certify_images is None else certify_images,
+        fewer_certified=preset.fewer_certified if certify_images is None else {},
     )
 
 
@@ -135,6 +139,7 @@ def read_preset(path: Path) -> Preset:
         allow_random = false
         draws = 20
         budget = 1000
+        certify_images = 50
 
         [attacks]
         l2 = ["ddn", "boundary", "my_attack.py:attack"]
@@ -145,6 +150,9 @@ def read_preset(path: Path) -> Preset:
 
         [thresholds]
         l2 = [0.5, 1.0, 1.5]
+
+        [fewer_certified]
+        crown = 5
 
     Paths in it start from the folder that the command is run in.
 
@@ -220,6 +228,13 @@ def _count(value: object) -> int:
     return number
 
 
+def _number_of_images(value: object) -> int:
+    number = _integer(value)
+    if number < 0:
+        raise AbsynthError(f"It is {number}; it must be at least 0.")
+    return number
+
+
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise AbsynthError(f"{value!r} is neither true nor false.")
@@ -270,6 +285,11 @@ def _fewer_images(value: object) -> dict[str, int]:
     return {_attack_name(name): _count(images) for name, images in table.items()}
 
 
+def _fewer_certified(value: object) -> dict[str, int]:
+    table = _table(value, "fewer_certified = {crown = 5}")
+    return {name.lower(): _number_of_images(images) for name, images in table.items()}
+
+
 def _thresholds(value: object) -> dict[Norm, tuple[float, ...]]:
     table = _table(value, "thresholds = {l2 = [0.5, 1.0]}")
     return {parse_norm(norm): _sizes(sizes) for norm, sizes in table.items()}
@@ -307,4 +327,6 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "allow_random": _flag,
     "draws": _count,
     "budget": _count,
+    "certify_images": _number_of_images,
+    "fewer_certified": _fewer_certified,
 }

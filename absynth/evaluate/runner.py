@@ -14,12 +14,15 @@ from torch import Tensor, nn
 
 from absynth.attacks.base import Attack
 from absynth.attacks.target import private_randomness
+from absynth.certify import Certifier
 from absynth.engine import Engine, Job, LocalEngine, run_jobs
 from absynth.errors import AbsynthError
 from absynth.evaluate.attacks import choose_attacks, named
 from absynth.evaluate.candidates import check_candidate, first_images, masking_remarks
+from absynth.evaluate.certification import CertificateRecord, certificate_records
 from absynth.evaluate.data import read_for
 from absynth.evaluate.models import identity, load_classifier
+from absynth.evaluate.proofs import ProofTask, has_proof, plan_proofs, put_proof, read_proof
 from absynth.evaluate.smallest import keep_smallest
 from absynth.evaluate.store import Record, ResultStore
 from absynth.evaluate.tasks import Chosen, Preset, Task, choose_images, data_hash, misfits, plan
@@ -48,6 +51,7 @@ class BenchmarkResult:
         refused: By model, why it was not attacked; such a model is in nothing else here.
         broken: Why users' own attacks do not count for a model and norm, a sentence each; such an attack has
             no tasks and records of them here.
+        certificates: By model, what is proven of the images; models without proofs are missing.
     """
 
     preset: Preset
@@ -59,6 +63,7 @@ class BenchmarkResult:
     remarks: tuple[str, ...] = ()
     refused: dict[str, str] = field(default_factory=dict)
     broken: tuple[str, ...] = ()
+    certificates: dict[str, list[CertificateRecord]] = field(default_factory=dict)
 
 
 def run_task(
@@ -85,6 +90,14 @@ def run_task(
     return records, result.adversarials.cpu(), result.backwards.tolist()
 
 
+def run_proof(
+    model: nn.Module, tasks: Sequence[ProofTask], images: Tensor, labels: Tensor
+) -> list[list[CertificateRecord]]:
+    """The certificates of some images in the norm of each task; all of them are of the same images."""
+    proven = Certifier(model, tasks[0].method).certify_in(images, labels, [task.norm for task in tasks])
+    return [certificate_records(one, tasks[0].indices, labels) for one in proven]
+
+
 @torch.no_grad()
 def count_right(model: nn.Module, images: Tensor, labels: Tensor) -> int:
     """How many images are classified rightly; a model that answers at random draws the same each time."""
@@ -106,6 +119,7 @@ class _Benchmark:
     hashes: dict[str, str] = field(default_factory=dict)
     accuracy: dict[str, float] = field(default_factory=dict)
     tasks: list[Task] = field(default_factory=list)
+    proofs: list[ProofTask] = field(default_factory=list)
     remarks: list[tuple[str, str]] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     broken: dict[tuple[str, Norm, str], str] = field(default_factory=dict)
@@ -161,6 +175,8 @@ class _Benchmark:
                 note = f"{name}, {task.norm} {task.attack}"
                 refuse = partial(self._refuse_task, task)
                 yield Job(note, run_task, shared, arguments, partial(self._finish_task, task), refuse)
+            pieces = plan_proofs(preset, name, model, weights=weights, data=data, indices=chosen)
+            yield from self._proof_jobs(name, pieces, shared, images, labels)
 
     def _clean_jobs(
         self, name: str, file: str, shared: Any, images: Tensor, labels: Tensor, chosen: Tensor
@@ -185,6 +201,31 @@ class _Benchmark:
                 break
             note, arguments = f"{name}, clean accuracy", (images[rows], labels[rows])
             yield Job(note, count_right, shared, arguments, finish, partial(self._refuse, name))
+
+    def _proof_jobs(
+        self, name: str, pieces: Sequence[Sequence[ProofTask]], shared: Any, images: Tensor, labels: Tensor
+    ) -> Iterator[Job]:
+        for piece in pieces:
+            self.proofs += piece
+            missing = [task for task in piece if not has_proof(self.store, task)]
+            if not missing or name in self.refused:
+                continue
+            rows = torch.tensor(piece[0].indices)
+            note, arguments = f"{name}, certificates", (missing, images[rows], labels[rows])
+            told = partial(self._not_certified, name)
+            yield Job(note, run_proof, shared, arguments, partial(self._finish_proofs, missing), told)
+
+    def _not_certified(self, name: str, sentence: str) -> None:
+        """A model that cannot be certified after all keeps what was found by attacks."""
+        remark = f"{name} was not certified: {sentence}"
+        if (name, remark) not in self.remarks:
+            self.remarks.append((name, remark))
+
+    def _finish_proofs(
+        self, tasks: Sequence[ProofTask], found: Sequence[list[CertificateRecord]], _: float
+    ) -> None:
+        for task, records in zip(tasks, found, strict=True):
+            put_proof(self.store, task, records)
 
     def _refuse(self, name: str, sentence: str) -> None:
         """Leaves a model out, whatever of it is done; the first sentence stands."""
@@ -260,4 +301,10 @@ def run_benchmark(
         for (model, norm, _), sentence in state.broken.items()
         if model not in state.refused
     )
-    return BenchmarkResult(preset, accuracy, hashes, kept, records, seconds, remarks, state.refused, broken)
+    certificates: dict[str, list[CertificateRecord]] = {}
+    for proof in state.proofs:
+        if proof.model not in state.refused and has_proof(store, proof):
+            certificates.setdefault(proof.model, []).extend(read_proof(store, proof))
+    return BenchmarkResult(
+        preset, accuracy, hashes, kept, records, seconds, remarks, state.refused, broken, certificates
+    )

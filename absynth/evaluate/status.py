@@ -13,6 +13,7 @@ from absynth.evaluate.attacks import choose_attacks, named
 from absynth.evaluate.candidates import check_candidate, first_images
 from absynth.evaluate.data import read_for
 from absynth.evaluate.models import identity, load_classifier
+from absynth.evaluate.proofs import ProofTask, has_proof, plan_proofs
 from absynth.evaluate.store import ResultStore
 from absynth.evaluate.tasks import Preset, Task, choose_images, data_hash, misfits, plan
 from absynth.progress import Progress
@@ -29,7 +30,7 @@ class ModelStatus:
         spent: Seconds that the finished tasks took.
         left: Seconds that the other tasks will take, those of ``untimed`` attacks not counted.
         untimed: Attacks, each with its norm, that have tasks left and none finished to go by.
-        remarks: Which attacks were left out, a sentence each.
+        remarks: Which attacks were left out and how many certificates are left, a sentence each.
     """
 
     model: str
@@ -66,11 +67,13 @@ class Planned:
         model: Its name.
         tasks: All of its tasks.
         remarks: Which attacks were left out, a sentence each.
+        proofs: What is certified, in pieces of a task a norm.
     """
 
     model: str
     tasks: list[Task]
     remarks: tuple[str, ...]
+    proofs: list[list[ProofTask]]
 
 
 def model_status(store: ResultStore, model: str, tasks: Sequence[Task]) -> ModelStatus:
@@ -151,9 +154,20 @@ def benchmark_status(
         AbsynthError: As for :func:`absynth.evaluate.runner.run_benchmark`.
     """
     return [
-        replace(model_status(store, planned.model, planned.tasks), remarks=planned.remarks)
+        replace(
+            model_status(store, planned.model, planned.tasks),
+            remarks=(*planned.remarks, *_unproven(store, planned)),
+        )
         for planned in planned_tasks(preset, progress, load_model)
     ]
+
+
+def _unproven(store: ResultStore, planned: Planned) -> list[str]:
+    """A sentence on the certificates that are left, if any are."""
+    tasks = [task for piece in planned.proofs for task in piece]
+    left = sum(len(task.indices) for task in tasks if not has_proof(store, task))
+    every = sum(len(task.indices) for task in tasks)
+    return [f"{left} of {every} certificates of {planned.model} are left, not timed."] if left else []
 
 
 def planned_tasks(
@@ -185,5 +199,6 @@ def planned_tasks(
             candidate = check_candidate(name, model, weights, first_images(images, preset), preset)
             model, weights = candidate.model, candidate.weights
         tasks = plan(preset, attacks, name, model, weights=weights, data=data, indices=chosen, shape=shape)
-        yield Planned(name, tasks, misfits(attacks, name, model, shape))
+        proofs = plan_proofs(preset, name, model, weights=weights, data=data, indices=chosen)
+        yield Planned(name, tasks, misfits(attacks, name, model, shape), proofs)
         progress.advance(bar)

@@ -136,6 +136,18 @@ class ResultStore:
         """
         self._files.write(f"{kind}/{name}", content)
 
+    def read(self, kind: str, name: str) -> bytes:
+        """What :meth:`write` wrote.
+
+        Args:
+            kind: Folder within the store.
+            name: Of the file.
+
+        Raises:
+            OSError: If it cannot be read.
+        """
+        return self._files.read(f"{kind}/{name}")
+
     def has_file(self, kind: str, name: str) -> bool:
         """Whether :meth:`write` wrote this.
 

@@ -14,6 +14,7 @@ from torch import nn
 from absynth.attacks.averaged import DRAWS
 from absynth.attacks.base import Attack
 from absynth.attacks.suites import MISFIT, OUTSIDE, suite_attacks
+from absynth.certify.provers import METHODS
 from absynth.errors import AbsynthError
 from absynth.models.asked import answer, inside
 from absynth.models.held import held_networks
@@ -103,6 +104,9 @@ class Preset:
         allow_random: Whether a model that answers at random is attacked, by the mean of its logits.
         draws: Over how many answers.
         budget: Forward and backward passes, together, that an image may take of a user's own attack.
+        certify_images: How many of the attacked images are certified, in the norms of the attacks, of every
+            model that has proofs; none by default.
+        fewer_certified: By method of certifying, how many of them it gets, where that is not all.
     """
 
     models: tuple[str, ...]
@@ -118,6 +122,8 @@ class Preset:
     allow_random: bool = False
     draws: int = DRAWS
     budget: int | None = None
+    certify_images: int = 0
+    fewer_certified: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Sees that there is something to do and that its parts fit together.
@@ -130,6 +136,11 @@ class Preset:
             raise AbsynthError(f"The budget is {self.budget}; it must be at least 1.")
         if not self.models or min(counts) < 1:
             raise AbsynthError("A benchmark needs at least one model and one image.")
+        if min(self.certify_images, *self.fewer_certified.values(), 0) < 0:
+            raise AbsynthError("At least 0 images can be certified.")
+        for name in self.fewer_certified:
+            if name not in METHODS:
+                raise AbsynthError(f"There is no method '{name}'; choose one of {', '.join(METHODS)}.")
         if len(set(self.models)) < len(self.models):
             raise AbsynthError(f"A model is named twice among {', '.join(self.models)}; name each once.")
         if self.seed < 0:
@@ -150,6 +161,11 @@ class Preset:
         """How many images an attack gets."""
         return min(self.images, self.fewer_images.get(attack, self.images))
 
+    def certified_by(self, method: str) -> int:
+        """How many images a method of certifying gets."""
+        count = min(self.images, self.certify_images)
+        return min(count, self.fewer_certified.get(method, count))
+
 
 def all_attacks(suite: str, norms: Iterable[Norm] = ("l2", "linf", "l0")) -> dict[Norm, tuple[str, ...]]:
     """The names of all attacks of a suite, by norm.
@@ -164,21 +180,25 @@ def all_attacks(suite: str, norms: Iterable[Norm] = ("l2", "linf", "l0")) -> dic
 
 
 MODELS = ("abs", "binary-abs", "codebook-abs", "cnn", "binary-cnn", "nearest-neighbour")
+CERTIFIED = ("certified-abs", "certified-binary-abs")
 
 PRESETS: dict[str, Preset] = {
     "clean": Preset(
         models=(*MODELS, "codebook-binary-abs"), suite="quick", attacks={}, images=1, clean_images=10_000
     ),
     "quick": Preset(
-        models=MODELS,
+        models=("abs", "binary-abs", *CERTIFIED, "cnn", "binary-cnn"),
         suite="broad",
         attacks={
             "l2": ("ddn", "threshold"),
             "linf": ("bim", "threshold"),
             "l0": ("fmn", "threshold"),
         },
-        images=20,
+        images=12,
         clean_images=1000,
+        certify_images=12,
+        # seconds an image and norm
+        fewer_certified={"crown": 0},
     ),
     "standard": Preset(
         models=model_names(),
@@ -188,6 +208,8 @@ PRESETS: dict[str, Preset] = {
         clean_images=10_000,
         # these ask the model thousands of times about each image
         fewer_images={"boundary": 20, "pointwise": 20, "carlini-wagner": 20, "sparse-search": 20},
+        certify_images=100,
+        fewer_certified={"crown": 20},
     ),
     "attacks": Preset(
         models=("codebook-abs", "certified-abs", "certified-binary-abs", "nearest-neighbour"),

@@ -16,7 +16,7 @@ from absynth.evaluate.certification import CertificateRecord
 from absynth.evaluate.paper import IMAGES, PAPER, is_paper_data
 from absynth.norms import NORMS, Norm
 from absynth.report.drawing import Panel, Section, model_styles, new_figure
-from absynth.report.results import Results, distances, model_order
+from absynth.report.results import Finding, Results, distances, model_order
 from absynth.report.tables import NAMES
 
 if TYPE_CHECKING:
@@ -133,15 +133,30 @@ def proven(certificates: Certificates) -> dict[str, list[CertificateRecord]]:
     return {model: records for model, records in kept.items() if records}
 
 
+def describe_method(record: CertificateRecord) -> str:
+    """What proved a radius, with the probability that it holds if it is not certain.
+
+    >>> describe_method(CertificateRecord(0, 7, 7, "l2", 1.0, "smoothing", False, confidence=0.999))
+    'smoothing, with a probability of 99.9 %'
+    """
+    if record.confidence is None:
+        return record.method
+    return f"{record.method}, with a probability of {100 * record.confidence:.8g} %"
+
+
 def contradictions(results: Results, certificates: Certificates) -> list[str]:
-    """Images with an adversarial found within their proven radius, in words; there must be none."""
+    """Images with an adversarial found within their proven radius, in words; there must be none.
+
+    A radius with a probability is of a majority over random copies, which is not what was attacked.
+    """
     found = []
     for model, records in proven(certificates).items():
         for norm in results.norms if model in results.models else ():
             attacked = {f.record.index: f.record.distance for f in results.smallest(model, norm)}
             for record in records:
                 distance = attacked.get(record.index, torch.inf)
-                if record.norm == norm and record.radius > 0 and distance <= record.radius:
+                certain = record.confidence is None
+                if certain and record.norm == norm and record.radius > 0 and distance <= record.radius:
                     found.append(
                         f"{model}, image {record.index}: an adversarial at {NAMES[norm]} {distance:g} lies "
                         f"within the radius {record.radius:g} given as proven; certificate and attack do not "
@@ -172,7 +187,10 @@ def curves_section(
         if any(record.method == "paper" for record in certificates[model]):
             remarks.append(f"{model}: the paper's own bound is an estimate, not a proof, and is left out.")
     if not proofs:
-        remarks.append("Certified accuracy is left out: no certificates were given (--certificates).")
+        remarks.append(
+            "Certified accuracy is left out: the benchmark certified no model (bench --certify), and no "
+            "certificates were given (--certificates)."
+        )
     every = tuple(sorted({*results.models, *proofs, *reference}, key=model_order))
     panels = []
     for norm in results.norms:
@@ -187,9 +205,11 @@ def curves_section(
         key,
         title,
         f"{lines}: accuracy under the attacks of this benchmark, which is an upper bound on robustness. "
-        "Filled areas: certified accuracy, which is proven for every change of that size, a lower bound. "
-        "The truth lies in the hatched band between the two, drawn where both are of the same images."
-        f"{hollow} In brackets: the number of images, which are the benchmark's random sample, none picked.",
+        "Filled areas: certified accuracy by the method named, proven for every change of that size, a lower "
+        "bound; where its edge is dotted, each radius holds with the probability given, and for the majority "
+        "of the model's answers to random copies of an image. The truth about a model lies in the hatched "
+        f"band between the two, which are of the same images there.{hollow} In brackets: the number of "
+        "images, which are the benchmark's random sample, none picked.",
         tuple(panels),
         tuple(remarks),
     )
@@ -214,22 +234,11 @@ def _panel(
     for model in every:
         colour, shape = styles[model]
         findings = results.smallest(model, norm) if model in results.models else ()
-        radii = {r.index: r.radius for r in proofs.get(model, ()) if r.norm == norm}
         found = distances(findings)
         curve = attack_curve(found, limit) if findings else None
-        if radii:
-            shared = [finding.record.index for finding in findings]
-            covered = bool(shared) and set(shared) <= set(radii)
-            chosen = [radii[index] for index in shared] if covered else list(radii.values())
-            bound = certified_curve(torch.tensor(chosen, dtype=torch.float64), limit)
-            _draw_area(axes, bound, colour, f"{model}, certified ({len(chosen)})")
-            if covered and curve is not None:
-                _draw_band(axes, bound, curve, colour)
-            elif findings:
-                remarks.append(
-                    f"{model}, {NAMES[norm]}: the certificates do not cover all attacked images, so no band "
-                    f"is drawn; the area is of all {len(chosen)} certified images."
-                )
+        own = [record for record in proofs.get(model, ()) if record.norm == norm]
+        if own:
+            remarks += _draw_proof(axes, model, own, findings, limit, colour)
         if curve is not None:
             percent = [100 * value for value in curve.accuracies]
             axes.step(curve.sizes, percent, where="post", color=colour)
@@ -261,6 +270,66 @@ def _panel(
     return Panel(f"figure-2-{norm}", figure, words), remarks
 
 
+def _draw_proof(
+    axes: Axes,
+    model: str,
+    records: Sequence[CertificateRecord],
+    findings: Sequence[Finding],
+    limit: float,
+    colour: str,
+) -> list[str]:
+    """Draws what is proven of a model, and the band up to what attacks found for the same images.
+
+    Args:
+        axes: Where to.
+        model: Its name.
+        records: Its certificates in the norm of the panel, at least one.
+        findings: The smallest adversarials in this norm; may be empty.
+        limit: Where the axis ends.
+        colour: Of the model.
+
+    Returns:
+        What is to be known of it, a sentence each.
+    """
+    where = f"{model}, {NAMES[records[0].norm]}"
+    radii = {record.index: record.radius for record in records}
+    both = [finding for finding in findings if finding.record.index in radii]
+    # of a model's majority there is no attack here that could be the other end of a band
+    certain = all(record.confidence is None for record in records)
+    chosen = [radii[finding.record.index] for finding in both] or list(radii.values())
+    bound = certified_curve(torch.tensor(chosen, dtype=torch.float64), limit)
+    methods = "; ".join(sorted({describe_method(record) for record in records}))
+    _draw_area(axes, bound, colour, f"{model}, certified by {methods} ({len(chosen)})", certain=certain)
+    if not findings:
+        return []
+    if not certain:
+        return [
+            f"{where}: no band is drawn, as what is certified is the majority of the model's answers to "
+            "random copies of an image, and what was attacked is the model itself."
+        ]
+    if not both:
+        return [
+            f"{where}: none of the attacked images is certified, so no band is drawn; the area is of all "
+            f"{len(chosen)} certified images."
+        ]
+    attacked = attack_curve(distances(both), limit)
+    _draw_band(axes, bound, attacked, colour)
+    if len(both) == len(findings):
+        return []
+    axes.step(
+        attacked.sizes,
+        [100 * value for value in attacked.accuracies],
+        ":",
+        where="post",
+        color=colour,
+        lw=0.8,
+    )
+    return [
+        f"{where}: {len(both)} of the {len(findings)} attacked images are certified; the band is of these, "
+        "up to the dotted line, which is their accuracy under attack."
+    ]
+
+
 def _limit(norm: Norm, results: Results, proofs: Certificates) -> float:
     """Where the axis of a norm ends: a little beyond the largest distance found and the largest radius."""
     found = [f.record.distance for model in results.models for f in results.smallest(model, norm)]
@@ -276,10 +345,11 @@ def _marks(norm: Norm) -> list[float]:
     return []
 
 
-def _draw_area(axes: Axes, curve: Curve, colour: str, name: str) -> None:
+def _draw_area(axes: Axes, curve: Curve, colour: str, name: str, *, certain: bool) -> None:
     percent = [100 * value for value in curve.accuracies]
-    axes.fill_between(curve.sizes, percent, step="pre", color=colour, alpha=0.3, linewidth=0, label=name)
-    axes.step(curve.sizes, percent, where="pre", color=colour, linewidth=0.8)
+    shade = 0.3 if certain else 0.12
+    axes.fill_between(curve.sizes, percent, step="pre", color=colour, alpha=shade, linewidth=0, label=name)
+    axes.step(curve.sizes, percent, "-" if certain else ":", where="pre", color=colour, linewidth=0.8)
 
 
 def _draw_band(axes: Axes, lower: Curve, upper: Curve, colour: str) -> None:

@@ -23,14 +23,14 @@ from absynth.inference.abs import ABS
 from absynth.models.front import unwrap
 from absynth.norms import Norm
 from absynth.progress import Progress
-from absynth.report.curves import Certificates, Curve, curves_section, proven
+from absynth.report.curves import Certificates, Curve, curves_section, describe_method, proven
 from absynth.report.drawing import Panel, Section, drawing_style, save_panel, to_svg
 from absynth.report.figures.adversarials import originals, pixels_section, smallest_section
 from absynth.report.figures.confidence import DIGITS, MODELS, confidence_section
 from absynth.report.figures.distal import USUAL, distal_section
 from absynth.report.figures.latents import latents_section
 from absynth.report.figures.synthesis import synthesis_section
-from absynth.report.results import NORM_ORDER, Results
+from absynth.report.results import NORM_ORDER, Results, with_certificates
 from absynth.report.table_one import (
     format_accuracy,
     format_median,
@@ -118,7 +118,7 @@ def certified_rows(certificates: Certificates, dataset: str) -> list[CertifiedRo
                     format_distance(float(radii.quantile(0.5)), norm),
                     f"{float(radii.mean()):.3f}",
                     share,
-                    ", ".join(sorted({record.method for record in own})),
+                    ", ".join(sorted({describe_method(record) for record in own})),
                 )
             )
     return rows
@@ -139,7 +139,7 @@ def write_report(
     Args:
         results: Of a benchmark.
         out: Folder to write to; made if needed.
-        certificates: By model; may be empty.
+        certificates: By model, beside those of the benchmark; may be empty.
         reference: The paper's full curves; may be empty, and left out on other data than MNIST.
         load_model: Gives a model by its name, for the figures that show how it works; without it they are
             left out.
@@ -151,6 +151,8 @@ def write_report(
     """
     check_folder(out)
     template = _load_template()
+    results = with_certificates(results, certificates)
+    certificates = results.certificates
     with drawing_style():
         shown: dict[str, str] = {}
         sections = _sections(results, certificates, reference, load_model, seed, progress, shown)

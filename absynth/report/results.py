@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from absynth.errors import AbsynthError
 from absynth.evaluate.candidates import masking_remarks
 from absynth.evaluate.certification import CertificateRecord, read_certificate_file
+from absynth.evaluate.proofs import FOLDER, read_piece
 from absynth.evaluate.store import Record, content_digest, read_rows
 from absynth.norms import Norm
 
@@ -73,6 +74,7 @@ class Results:
         weights: Hash of each model, by the name that the report uses.
         clean: By model, where it was measured.
         remarks: What is to be known of the models' figures, a sentence each.
+        certificates: By model, what the benchmark proved.
     """
 
     folder: Path
@@ -81,6 +83,7 @@ class Results:
     weights: dict[str, str]
     clean: dict[str, CleanAccuracy]
     remarks: tuple[str, ...] = ()
+    certificates: Mapping[str, tuple[CertificateRecord, ...]] = field(default_factory=dict)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -190,7 +193,8 @@ def read_results(folder: Path, dataset: str | None = None) -> Results:
     )
     weights = {f.record.model: f.record.weights for f in findings}
     remarks = (*_read_remarks(folder, weights), *masking_remarks(finding.record for finding in findings))
-    return Results(folder, chosen, findings, weights, _read_clean(folder, weights), remarks)
+    certificates = _read_pieces(folder, chosen, weights)
+    return Results(folder, chosen, findings, weights, _read_clean(folder, weights), remarks, certificates)
 
 
 def _read_remarks(folder: Path, weights: dict[str, str]) -> list[str]:
@@ -243,6 +247,44 @@ def _read_clean(folder: Path, weights: dict[str, str]) -> dict[str, CleanAccurac
         if samples:
             found[model] = max(samples, key=lambda sample: sample.images)
     return found
+
+
+def _read_pieces(
+    folder: Path, dataset: str, weights: Mapping[str, str]
+) -> dict[str, tuple[CertificateRecord, ...]]:
+    """What the benchmark proved of each model; of two certificates of an image the larger."""
+    found = {}
+    for model, digest in weights.items():
+        best: dict[tuple[Norm, int], CertificateRecord] = {}
+        for path in sorted((folder / FOLDER).glob(f"{digest[:24]}-*.parquet")):
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                raise AbsynthError(
+                    f"The certificates {path} cannot be read ({error.strerror}); see that they can be."
+                ) from None
+            for whose, data, record in read_piece(content, str(path)):
+                known = best.get((record.norm, record.index))
+                if (whose, data) == (digest, dataset) and (known is None or known.radius < record.radius):
+                    best[record.norm, record.index] = record
+        if best:
+            found[model] = tuple(best[key] for key in sorted(best))
+    return found
+
+
+def with_certificates(results: Results, given: Mapping[str, Sequence[CertificateRecord]]) -> Results:
+    """Results whose certificates are those of given files, and those of the benchmark for other images.
+
+    Args:
+        results: Of a benchmark.
+        given: By model.
+    """
+    every = dict(results.certificates)
+    for model, records in given.items():
+        keys = {(record.norm, record.index) for record in records}
+        others = (one for one in every.get(model, ()) if (one.norm, one.index) not in keys)
+        every[model] = (*records, *others)
+    return replace(results, certificates=every)
 
 
 @lru_cache(maxsize=64)

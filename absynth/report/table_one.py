@@ -27,7 +27,7 @@ class Cell:
         median: Median adversarial distance; None without an attack.
         accuracy: At the row's threshold; None if the norm has none.
         images: Sample size.
-        best: Whether it is the best of its row.
+        best: Whether it is the best of its row, and no other attack of the table brought it further down.
     """
 
     median: float | None
@@ -129,7 +129,22 @@ def _attack_row(results: Results, norm: Norm, attack: str | None, threshold: flo
     found = {model: findings for model, findings in found.items() if findings}
     cells = {model: _cell(findings, threshold) for model, findings in found.items()}
     samples = {tuple(finding.record.index for finding in findings) for findings in found.values()}
-    return _marked(Row(attack or ALL, norm, cells, len(samples) == 1))
+    row = _marked(Row(attack or ALL, norm, cells, len(samples) == 1))
+    best = {model for model, cell in row.cells.items() if cell.best}
+    stand = {
+        model: replace(cell, best=model in best and _stands(results, cell, found[model], threshold))
+        for model, cell in row.cells.items()
+    }
+    return replace(row, cells=stand)
+
+
+def _stands(results: Results, cell: Cell, findings: Sequence[Finding], threshold: float | None) -> bool:
+    """Whether no other attack made the figures of a cell smaller on the same images."""
+    record = findings[0].record
+    indices = {finding.record.index for finding in findings}
+    every = results.smallest(record.model, record.norm)
+    least = _cell([one for one in every if one.record.index in indices], threshold)
+    return (least.median, least.accuracy) == (cell.median, cell.accuracy)
 
 
 def _cell(findings: Sequence[Finding], threshold: float | None) -> Cell:

@@ -11,7 +11,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from absynth.attacks import AttackResult
+from absynth.certify.summary import certified_accuracy
 from absynth.errors import AbsynthError
+from absynth.evaluate.certification import radii
 from absynth.evaluate.distal import ENOUGH, Distal
 from absynth.evaluate.paper import IMAGES, PAPER, PaperFigure, is_paper_data, paper_threshold
 from absynth.evaluate.runner import BenchmarkResult
@@ -83,10 +85,13 @@ def format_figures(summary: AttackSummary, norm: Norm, figure: PaperFigure | Non
 def benchmark_table(result: BenchmarkResult) -> Table:
     """Clean accuracy, median adversarial distance and accuracy at the thresholds, by model.
 
-    The paper's figures stand in brackets where it has the model.
+    Beside each accuracy under attack stands what is proven of the same images, if anything was certified. The
+    paper's figures stand in brackets where it has the model.
     """
     preset = result.preset
     title = "Robustness to attacks (upper bounds)" if preset.norms else "Clean accuracy"
+    if result.certificates:
+        title = "Robustness to attacks (upper bounds) and proven (lower bounds)"
     if has_paper_figures(preset):
         title += "; the paper's figures in brackets"
     table = Table(title=title, caption=describe_samples(preset), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -97,24 +102,51 @@ def benchmark_table(result: BenchmarkResult) -> Table:
         table.add_column(f"{NAMES[norm]} median", justify="right", min_width=7)
         for size in thresholds(preset, norm):
             table.add_column(f"at {size:g}", justify="right", min_width=5)
+            if result.certificates:
+                table.add_column("proven", justify="right", min_width=6)
     for model, by_norm in summaries(result).items():
         cells = [f"{result.clean_accuracy[model]:.2%}"]
         for norm in preset.norms:
-            if norm in by_norm:
-                cells += format_figures(by_norm[norm], norm, paper_figure(preset, model, norm))
-            else:
-                cells += ["-"] * (1 + len(thresholds(preset, norm)))
+            sizes = thresholds(preset, norm)
+            known = norm in by_norm
+            figures = (
+                format_figures(by_norm[norm], norm, paper_figure(preset, model, norm))
+                if known
+                else ["-"] * (1 + len(sizes))
+            )
+            cells.append(figures[0])
+            for size, figure in zip(sizes, figures[1:], strict=True):
+                cells.append(figure)
+                if result.certificates:
+                    cells.append(_proven(result, model, norm, size))
         table.add_row(model, *cells)
     return table
 
 
-def lone_headers(preset: Preset) -> dict[int, str]:
+def _proven(result: BenchmarkResult, model: str, norm: Norm, size: float) -> str:
+    """The share of a model's images that are proven to withstand every change of a size, or a dash.
+
+    Where not all of the attacked images are certified, it says how many are.
+    """
+    radius = radii(result.certificates.get(model, ()), norm)
+    if not len(radius):
+        return "-"
+    share = f"{certified_accuracy(radius, size):.0%}"
+    return share if len(radius) == result.preset.images else f"{share} of {len(radius)}"
+
+
+def lone_headers(result: BenchmarkResult) -> dict[int, str]:
     """What the columns of :func:`benchmark_table`, by number, are called away from their norm's median."""
+    preset = result.preset
     headers, number = {}, 2
     for norm in preset.norms:
-        for place, size in enumerate(thresholds(preset, norm), number + 1):
-            headers[place] = f"{NAMES[norm]} at {size:g}"
-        number += 1 + len(thresholds(preset, norm))
+        number += 1
+        for size in thresholds(preset, norm):
+            headers[number] = f"{NAMES[norm]} at {size:g}"
+            number += 1
+            if result.certificates:
+                headers[number] = f"proven at {NAMES[norm]} {size:g}"
+                number += 1
     return headers
 
 

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from absynth.evaluate.certification import CertificateRecord
 from absynth.evaluate.runner import BenchmarkResult
 from absynth.evaluate.status import ModelStatus
 from absynth.evaluate.store import Record
@@ -20,6 +21,7 @@ from absynth.report.tables import (
     detail_tables,
     format_distance,
     format_seconds,
+    lone_headers,
     status_table,
 )
 
@@ -70,6 +72,24 @@ def test_the_smallest_adversarial_counts_and_the_paper_stands_in_brackets() -> N
     assert "upper bounds" in str(table.title)
     assert "4 of them attacked with the suite 'quick' (only 2 by fgm)" in str(table.caption)
     assert "the paper attacked 1000; seed 0" in str(table.caption)
+
+
+def test_what_is_proven_stands_beside_what_was_attacked() -> None:
+    proven = [
+        CertificateRecord(index, 1, 1, "l2", radius, "pairwise", False)
+        for index, radius in enumerate((0.0, 0.9, 1.5, 1.6))
+    ]
+    result = replace(make_result(), certificates={"cnn": proven})
+    table = benchmark_table(result)
+    assert header(table) == ["model", "clean", "L2 median", "at 1.5", "proven", "L1 median"]
+    assert rows(table) == [
+        ["cnn", "75.00%", "0.40 (1.09)", "0% (8%)", "50%", "6.00"],
+        ["mine.py:make_model", "75.00%", "3.00", "75%", "-", "-"],
+    ]
+    assert "proven (lower bounds)" in str(table.title)
+    assert lone_headers(result) == {3: "L2 at 1.5", 4: "proven at L2 1.5"}
+    fewer = replace(result, certificates={"cnn": proven[:2]})
+    assert rows(benchmark_table(fewer))[0][4] == "0% of 2"
 
 
 def test_own_thresholds_replace_the_papers() -> None:

@@ -46,6 +46,26 @@ def test_only_like_is_compared_with_like(put_records, small_results, tmp_path):
     assert not any(cell.best for cell in rows_of(tmp_path)["l2", "ddn"].cells.values())
 
 
+def test_no_star_stands_at_what_another_attack_refutes(put_records, tmp_path):
+    put_records(tmp_path, "cnn", "l2", "ddn", (1.0, 1.2), indices=(0, 1))
+    put_records(tmp_path, "abs", "l2", "ddn", (3.0, 4.0), indices=(0, 1))
+    assert rows_of(tmp_path)["l2", "ddn"].cells["abs"].best
+    put_records(tmp_path, "cnn", "l2", "boundary", (2.0, 2.5), indices=(0, 1))
+    put_records(tmp_path, "abs", "l2", "boundary", (0.5, 0.6), indices=(0, 1))
+    rows = rows_of(tmp_path)
+    for attack in ("ddn", "boundary"):
+        assert not any(cell.best for cell in rows["l2", attack].cells.values()), attack
+    assert rows["l2", ALL].cells["cnn"].best
+    # an attack on fewer images is compared on these alone
+    put_records(tmp_path, "cnn", "l0", "fmn", (5.0, 0.0), indices=(0, 1))
+    put_records(tmp_path, "abs", "l0", "fmn", (7.0, 0.0), indices=(0, 1))
+    put_records(tmp_path, "cnn", "l0", "pointwise", (4.0,), indices=(0,))
+    put_records(tmp_path, "abs", "l0", "pointwise", (6.0,), indices=(0,))
+    rows = rows_of(tmp_path)
+    assert rows["l0", "pointwise"].cells["abs"].best
+    assert not rows["l0", "fmn"].cells["abs"].best
+
+
 def test_equal_cells_have_no_best(put_records, tmp_path):
     for model in ("cnn", "abs"):
         put_records(tmp_path, model, "l1", "ead", (1.0, math.inf), indices=(0, 1))

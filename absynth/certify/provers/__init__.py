@@ -37,8 +37,23 @@ def certifiable(model: nn.Module, method: Method | str | None = None) -> Scope |
     >>> certifiable(CNN(), "pairs") is None, certifiable(CNN()).proven
     (True, True)
     """
+    found = certifying_method(model, method)
+    return None if found is None else found[1]
+
+
+def certifying_method(model: nn.Module, method: Method | str | None = None) -> tuple[Method, Scope] | None:
+    """The method that certifies a model, and what it can certify of it; None if there is none.
+
+    Args:
+        model: Any classifier.
+        method: As for :func:`absynth.certify.certify`.
+
+    >>> from absynth.models.cnn import CNN
+    >>> certifying_method(CNN())[0].name
+    'crown'
+    """
     bare = _bare(model)
-    return next((scope for one in _asked_for(method) if (scope := one.scope(bare))), None)
+    return next(((one, scope) for one in _asked_for(method) if (scope := one.scope(bare))), None)
 
 
 def prover_for(model: nn.Module, method: Method | str | None = None) -> Prover:
