@@ -204,7 +204,7 @@ def test_the_demo_speaks_of_classes(home: Path) -> None:
         examiner = load_examiner(str(home / name), str(home / "test.npz"))
         answer = examiner.choose(0)
         *_, proof = examiner.prove(answer.subject)
-        parts = (examiner.welcome, introduction(examiner.domain), answer.notice, answer.verdict)
+        parts = (examiner.welcome, examiner.example.message, introduction(examiner.domain), answer.verdict)
         parts += (answer.reconstructions, proof.certificates, proof.sentence)
         parts += (examiner.step(proof.change, 100), examiner.upload(str(home / "scan.png")).verdict)
         for part in parts:
@@ -212,7 +212,7 @@ def test_the_demo_speaks_of_classes(home: Path) -> None:
         assert "labelled nought" in answer.verdict
         assert answer.reconstructions.count("<img") == 4
         assert examiner.dark, "the images have a dark ground, so drawings are turned light on dark"
-    with pytest.raises(AbsynthError, match="needs an ABS or a codebook ABS"):
+    with pytest.raises(AbsynthError, match="is no ABS and no codebook ABS"):
         load_examiner(str(home / "cnn"), str(home / "test.npz"))
 
 

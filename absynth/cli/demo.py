@@ -17,7 +17,11 @@ def demo(
         int, typer.Option(envvar="GRADIO_SERVER_PORT", min=1, max=65535, help="Port to listen at.")
     ] = 7860,
     model: Annotated[
-        str | None, typer.Option(help="Folder of an ABS or codebook ABS; by default the shipped models.")
+        str | None,
+        typer.Option(
+            help="An ABS or codebook ABS, in place of the shipped models; or any other classifier of digits, "
+            "such as my_file.py:make, beside them."
+        ),
     ] = None,
     data: Data = None,
 ) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from absynth.attacks import find_attack
 from absynth.certify import Certifier
 from absynth.data.adapt import read_image
 from absynth.data.domain import DIGITS, Domain
@@ -24,9 +26,9 @@ from absynth.demo.fragments import (
     verdict,
     welcome,
 )
+from absynth.demo.guest import Guest
 from absynth.errors import AbsynthError
 from absynth.inference.abs import ABS
-from absynth.inference.codebook import CodebookABS
 from absynth.inference.decision import Decision, decide, decisions
 from absynth.models.pretrained import PretrainedModel
 from absynth.norms import Norm, distance
@@ -96,27 +98,47 @@ class Proof:
     pictures: str = ""
 
 
+@dataclass(frozen=True, eq=False)
+class Example:
+    """What the page shows before anything was asked.
+
+    Attributes:
+        message: What it is.
+        answer: To the first test image.
+        proof: All that is proven of it.
+        guest: What a user's model says, as HTML; empty if there is none.
+    """
+
+    message: str
+    answer: Answer
+    proof: Proof
+    guest: str = ""
+
+
 class Examiner:
     """Answers to an image, wherever it comes from, and proves what can be proven of it.
 
     Args:
         abs_model: Decides and synthesises.
-        codebook: Is certified.
+        codebook: Is certified: a classifier by prototypes, perhaps with something in front.
         cnn: For contrast, if there is one.
         images: To choose from.
         labels: Theirs.
         domain: What the models are for.
+        guest: A user's model to show beside them, if there is one.
     """
 
     def __init__(
         self,
         abs_model: ABS,
-        codebook: CodebookABS,
+        codebook: PretrainedModel,
         cnn: PretrainedModel | None,
         images: Images,
         labels: Labels,
         domain: Domain = DIGITS,
+        guest: Guest | None = None,
     ) -> None:
+        self.guest = guest
         self.abs_model = abs_model
         self.codebook = codebook
         self.certifier = Certifier(codebook)
@@ -128,6 +150,14 @@ class Examiner:
         # A drawing is light on dark where the images are, by their rims.
         rims = [images[..., [0, -1], :].flatten(), images[..., [0, -1]].flatten()]
         self.dark = bool(torch.cat(rims).median() < 0.5)
+
+    @cached_property
+    def example(self) -> Example:
+        """The first test image with all answers, found once."""
+        given = self.choose(0)
+        *_, proof = self.prove(given.subject)
+        *_, guest = self.prove_guest(given.subject)
+        return Example(welcome(self.domain, 0), given, proof, guest)
 
     @torch.no_grad()
     def examine(self, image: Images, truth: int | None = None) -> Answer:
@@ -199,19 +229,35 @@ class Examiner:
         for norm in (norm for norm in TITLES if norm != "l2"):
             radii[norm] = float(self.certifier.certify(image, labels, norm).radius)
             yield Proof(certificates(radii, remark))
-        exact = self.certifier.certify(image, labels, "l2", exact=True)
-        radii["l2"] = float(exact.radius)
+        radius, adversarial = self._nearest(image, labels)
+        radii["l2"] = radius
         proofs = certificates(radii, remark)
-        assert exact.adversarials is not None
-        if not exact.adversarials.isfinite().all():
+        if adversarial is None:
             yield Proof(proofs, smallest_change("No change was found that fools it."))
             return
-        change = Change(subject, exact.adversarials)
+        change = Change(subject, adversarial)
         found = float(distance(image, change.adversarial, "l2"))
         after = int(self.codebook(change.adversarial).argmax(dim=1))
         names = self.domain.class_names
         sentence = smallest_change(describe_adversarial(found, radii["l2"], names[label], names[after]))
         yield Proof(proofs, sentence, change, self.step(change, 0))
+
+    def _nearest(self, image: Images, labels: Labels) -> tuple[float, Images | None]:
+        """The proven L2 radius, and the smallest adversarial that the proof or an attack finds, if any."""
+        exact = self.certifier.certify(image, labels, "l2", exact=True)
+        if exact.adversarials is not None:
+            found = exact.adversarials if bool(exact.adversarials.isfinite().all()) else None
+        else:
+            attacked = find_attack("ddn", "l2", suite="quick")(self.codebook, image, labels)
+            found = attacked.adversarials if bool(attacked.success) else None
+        return float(exact.radius), found
+
+    def prove_guest(self, subject: Subject | None) -> Iterator[str]:
+        """What a user's model says of a subject, and its proofs as they come; nothing if there is none."""
+        if subject is None or self.guest is None:
+            yield ""
+            return
+        yield from self.guest.prove(subject.image)
 
     def step(self, change: Change | None, percent: float | None) -> str:
         """The image so many percent of the way to its adversarial."""

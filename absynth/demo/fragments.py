@@ -52,11 +52,16 @@ def introduction(domain: Domain) -> str:
     )
 
 
-def welcome(domain: Domain) -> str:
-    """What the page says before there is anything to answer."""
-    if domain.digits:
-        return notice("Draw a digit, upload a picture of one, or take a test image.")
-    return notice("Draw, upload a picture, or take a test image.")
+def welcome(domain: Domain, example: int | None = None) -> str:
+    """What the page says before anything was asked.
+
+    Args:
+        domain: What the models are for.
+        example: The number of the test image that is answered already, if one is.
+    """
+    shown = "" if example is None else f"An example is answered: test image {example}. "
+    what = "a digit, upload a picture of one" if domain.digits else "an image, upload a picture"
+    return notice(f"{shown}Draw {what}, or take a test image.")
 
 
 def image_tag(pixels: Float[ndarray, "height width *channels"], description: str) -> str:
@@ -178,6 +183,41 @@ def certificates(radii: Mapping[Norm, float], remark: str) -> str:
     return (
         '<h2>What is proven</h2><p>Not "we found no attack": a proof that no attack exists.</p>'
         f'<div class="proofs">{"".join(cards)}</div><p class="rule">{escape(remark)}</p>'
+    )
+
+
+def beside(name: str, decision: str, method: str, known: Mapping[Norm, float | str]) -> str:
+    """What a user's model says, and what is proven of it in each norm or why nothing is, as far as known.
+
+    Args:
+        name: Of the model.
+        decision: In words.
+        method: What certifies it; empty if nothing does.
+        known: By norm, the certified radius or why there is none.
+    """
+    cards = []
+    for norm, title in TITLES.items():
+        found = known.get(norm, "")
+        if isinstance(found, float) and round_radius(found, norm) > 0:
+            figure = f"{round_radius(found, norm)}{' px' if norm == 'l0' else ''}"
+            state, text = "proven", describe_radius(found, norm)
+        elif isinstance(found, float):
+            figure, state, text = "0", "not proven", "The bounds are too wide for any radius here."
+        elif found:
+            figure, state, text = "-", "not proven", f"Not proven: {found}."
+            text = text.replace("..", ".")
+        else:
+            figure, state, text = "…", "", "being proven"
+        kind = state.replace(" ", "-")
+        cards.append(
+            f'<section class="{norm} {kind}"><h3>{title}</h3><p class="radius">{figure} '
+            f"<small>{state}</small></p><p>{escape(text)}</p></section>"
+        )
+    how = f"Proofs by the method {method}." if method else "No method has proofs for it."
+    return (
+        f"<h2>Beside it: {escape(name)}</h2><p>It says <b>{escape(decision)}</b>. {how} "
+        "What is not proven may hold all the same.</p>"
+        f'<div class="proofs">{"".join(cards)}</div>'
     )
 
 

@@ -37,8 +37,9 @@ APPEARANCE: dict[str, Any] = {
 
 
 def build_page(examiner: Examiner) -> Page:
-    """The page and what happens on it: an answer at once, the proofs as they come."""
+    """The page and what happens on it: an example, then an answer at once, and the proofs as they come."""
     options: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    example = examiner.example
     page = gr.Blocks(title="absynth", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS))
     with page, gr.Column(elem_classes="absynth"):
         gr.HTML(introduction(examiner.domain), apply_default_css=False)
@@ -50,25 +51,36 @@ def build_page(examiner: Examiner) -> Page:
                     apply_default_css=False,
                 )
             with gr.Column(elem_classes="answers"):
-                message = gr.HTML(examiner.welcome, apply_default_css=False, elem_id="message")
-                answer = gr.HTML(apply_default_css=False, elem_id="answer")
-                copies = gr.HTML(apply_default_css=False, elem_id="copies")
+                message = gr.HTML(example.message, apply_default_css=False, elem_id="message")
+                answer = gr.HTML(example.answer.verdict, apply_default_css=False, elem_id="answer")
+                copies = gr.HTML(example.answer.reconstructions, apply_default_css=False, elem_id="copies")
             with gr.Column(elem_classes="sources"):
                 upload = gr.UploadButton("Upload a picture", file_types=UPLOADS)
                 with gr.Row():
                     lot = gr.Button("Any test image", min_width=120)
                     number = gr.Number(label="Test image number", precision=0, min_width=120)
-        proofs = gr.HTML(apply_default_css=False, elem_id="proofs")
-        found = gr.HTML(apply_default_css=False, elem_id="found")
+        proofs = gr.HTML(example.proof.certificates, apply_default_css=False, elem_id="proofs")
+        if examiner.guest is not None:
+            guest = gr.HTML(example.guest, apply_default_css=False, elem_id="guest")
+        found = gr.HTML(example.proof.sentence, apply_default_css=False, elem_id="found")
         slider = gr.Slider(
-            0, 100, 0, step=1, label="from the original (0) to the adversarial (100)", visible=False
+            0,
+            100,
+            0,
+            step=1,
+            label="from the original (0) to the adversarial (100)",
+            visible=example.proof.change is not None,
         )
-        pictures = gr.HTML(apply_default_css=False, elem_id="pictures")
-        subject, change = gr.State(), gr.State()
+        pictures = gr.HTML(example.proof.pictures, apply_default_css=False, elem_id="pictures")
+        subject, change = gr.State(), gr.State(example.proof.change)
 
         answers = [message, answer, copies, subject]
         # One after the other, so that the last word is had by what was used last. Nothing is cancelled: what
         # has hardly begun cannot be, and the proofs of one image take less than a second.
+        if examiner.guest is not None:
+            # its proofs take many seconds, and end where those of the next image begin
+            at_once: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": None}
+            subject.change(examiner.prove_guest, subject, guest, **options, **at_once)
         options["trigger_mode"] = "always_last"
         subject.change(proving(examiner), subject, [proofs, found, change, slider, pictures], **options)
         latest: dict[str, Any] = {"concurrency_id": "examine", **options}

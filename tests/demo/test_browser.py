@@ -22,12 +22,33 @@ EMPTY_SHEET = """() => {
   return sheet.data.every(value => value === 255);
 }"""
 
+OF_A_DRAWING = """() => {
+  const answer = document.querySelector('#answer');
+  return answer.querySelector('.verdict') && !answer.textContent.includes('labelled');
+}"""
+"""Not of a test image, such as the example that the page opens with."""
+
 SAME_PICTURE = """() => {
   const [asked, proven] = ['#answer img', '#pictures img'].map(path => document.querySelector(path));
   return asked && proven && asked.src === proven.src;
 }"""
 
 OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+
+
+MINE = """
+import torch
+
+import absynth
+
+def make():
+    # the nearest mean of each class, as a linear model
+    images, labels = absynth.load_dataset("mnist", "test")
+    means = torch.stack([images[labels == label].flatten(1).mean(0) for label in range(10)])
+    layer = torch.nn.Linear(784, 10)
+    layer.weight.data, layer.bias.data = 2 * means, -means.square().sum(1)
+    return torch.nn.Sequential(torch.nn.Flatten(), layer)
+"""
 
 
 def unavailable(reason: str) -> None:
@@ -53,15 +74,18 @@ def browser() -> Iterator:
 
 
 @pytest.fixture(scope="module")
-def address(browser) -> Iterator[str]:
-    """Of the running demo; asks for the browser first, so that nothing is started in vain."""
+def address(browser, tmp_path_factory) -> Iterator[str]:
+    """Of the running demo with a user's model; asks for the browser first, so as to start nothing in vain."""
+    mine = tmp_path_factory.mktemp("mine") / "mine.py"
+    mine.write_text(MINE)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "absynth.cli", "demo", "--port", str(port)]
+    command = [sys.executable, "-m", "absynth.cli", "demo", "--port", str(port), "--model", "mine.py:make"]
     # where the suite runs in the background it ignores Ctrl-C, and the demo would, too
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, cwd=mine.parent, **pipes) as server:
         signal.signal(signal.SIGINT, before)
         lines = iter(server.stdout.readline, "")
         url = next((line.split()[1] for line in lines if line.startswith("Open ")), None)
@@ -108,12 +132,33 @@ def stroke(page, *points: tuple[float, float]) -> None:
     page.mouse.up()
 
 
+def test_it_opens_with_an_example_that_is_answered(page) -> None:
+    assert "labelled 7" in page.locator("#answer").inner_text()
+    assert page.locator("#copies .tile").count() == 10
+    assert "can flip this" in page.locator("#proofs .l0").inner_text()
+    assert "test image 0" in page.locator("#message").inner_text()
+    slider = page.locator("input[type=range]")
+    slider.focus()
+    slider.press("End")
+    page.wait_for_selector("#pictures .codebook.flipped")
+
+
+def test_a_model_of_the_users_stands_beside_ours_and_keeps_nobody_waiting(page) -> None:
+    assert "Beside it: mine.py:make" in page.locator("#guest h2").inner_text()
+    assert page.locator("#guest .proven").count() >= 3
+    stroke(page, (0.5, 0.2), (0.5, 0.8))
+    page.wait_for_function(OF_A_DRAWING)
+    page.wait_for_function(SAME_PICTURE)
+    page.wait_for_selector("#guest >> text=being proven", state="detached")
+    assert page.locator("#guest .radius").count() == 4
+
+
 def test_a_drawing_is_read_and_certified(page) -> None:
     stroke(page, (0.3, 0.2), (0.7, 0.2), (0.42, 0.82))
-    page.wait_for_selector("#answer .digit")
+    page.wait_for_function(OF_A_DRAWING)
     assert page.locator("#answer .abs .digit").inner_text() == "7"
     assert page.locator("#copies .tile").count() == 10
-    page.wait_for_selector("#pictures .step")
+    page.wait_for_function(SAME_PICTURE)
     assert "can flip this" in page.locator("#proofs .l0").inner_text()
     assert "codebook decision" in page.locator("#proofs .rule").inner_text()
     page.get_by_role("button", name="Clear the paper").click()
@@ -124,6 +169,7 @@ def test_a_drawing_is_read_and_certified(page) -> None:
 
 def test_the_slider_leads_a_test_image_to_another_class(page) -> None:
     stroke(page, (0.5, 0.2), (0.5, 0.8))
+    page.wait_for_function(OF_A_DRAWING)
     page.get_by_label("Test image number").fill("0")
     page.wait_for_selector("#answer >> text=labelled 7")
     page.wait_for_selector("#found >> text=from 7 to")
@@ -140,12 +186,15 @@ def test_quick_strokes_end_with_the_proofs_of_the_last(page) -> None:
     for points in (((0.2, 0.2), (0.8, 0.8)), ((0.8, 0.2), (0.2, 0.8)), ((0.5, 0.1), (0.5, 0.9))):
         stroke(page, *points)
         page.wait_for_timeout(200)
+    page.wait_for_function(OF_A_DRAWING)
     page.wait_for_function(SAME_PICTURE)
     page.wait_for_timeout(1000)
     assert page.evaluate(SAME_PICTURE), "older proofs took the place of those of the last stroke"
 
 
 def test_a_random_test_image_has_a_label(page) -> None:
+    stroke(page, (0.5, 0.2), (0.5, 0.8))
+    page.wait_for_function(OF_A_DRAWING)
     page.get_by_role("button", name="Any test image").click()
     page.wait_for_selector("#answer >> text=labelled")
 
@@ -162,5 +211,6 @@ def test_garbage_gets_a_sentence_and_no_answer(page) -> None:
 def test_a_phone_shows_all_of_it(page) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     stroke(page, (0.5, 0.2), (0.5, 0.8))
-    page.wait_for_selector("#pictures .step")
+    page.wait_for_function(OF_A_DRAWING)
+    page.wait_for_function(SAME_PICTURE)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
