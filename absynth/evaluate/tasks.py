@@ -194,9 +194,9 @@ PRESETS: dict[str, Preset] = {
             "linf": ("bim", "threshold"),
             "l0": ("fmn", "threshold"),
         },
-        images=12,
+        images=10,
         clean_images=1000,
-        certify_images=12,
+        certify_images=10,
         # seconds an image and norm
         fewer_certified={"crown": 0},
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,12 @@ Certificates = Mapping[str, Sequence[CertificateRecord]]
 
 LIMITS: dict[Norm, float] = {"l2": 4.0, "linf": 0.5, "l0": 50.0, "l1": 40.0}
 """Where the axis of each norm ends on MNIST, near the end of the paper's."""
+
+PANEL_HEIGHT, LINE_HEIGHT = 2.8, 0.15
+"""Inches of a panel without its legend, and of a line of that."""
+
+BESIDE = 26
+"""Characters of the longest name at which two columns of the legend fit below a panel."""
 
 REFERENCE_NAMES = {
     "CNN": "cnn",
@@ -226,7 +233,7 @@ def _panel(
     proofs: Certificates,
     reference: Mapping[str, Mapping[Norm, Curve]],
 ) -> tuple[Panel, list[str]]:
-    figure = new_figure(3.5, 3.6)
+    figure = new_figure(3.5, PANEL_HEIGHT)
     axes = figure.subplots()
     on_mnist = is_paper_data(results.dataset)
     styles, remarks = model_styles(every), list[str]()
@@ -265,7 +272,10 @@ def _panel(
     unit = "pixels changed" if norm == "l0" else f"{NAMES[norm]} size of the change"
     axes.set(xlabel=unit, ylabel="accuracy, %", xlim=(0, limit), ylim=(0, 101), title=NAMES[norm])
     axes.grid(alpha=0.2, linewidth=0.5)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    names = axes.get_legend_handles_labels()[1]
+    columns = 2 if max(map(len, names), default=0) <= BESIDE else 1
+    figure.set_figheight(PANEL_HEIGHT + LINE_HEIGHT * math.ceil(len(names) / columns))
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False)
     words = f"Accuracy in percent against {unit}, from 0 to {limit:g}, for {', '.join(results.models)}."
     return Panel(f"figure-2-{norm}", figure, words), remarks
 

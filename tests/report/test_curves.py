@@ -19,6 +19,7 @@ from absynth.report.curves import (
     proven,
     read_reference,
 )
+from absynth.report.drawing import drawing_style
 from absynth.report.results import read_results
 
 SIZES = st.sampled_from([0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, torch.inf])
@@ -115,6 +116,23 @@ def test_every_model_has_a_band_labelled_with_its_method(small_results):
     labels = axes.get_legend_handles_labels()[1]
     assert "abs, certified by pairwise (8)" in labels
     assert "cnn, certified by crown (3)" in labels
+
+
+def test_the_legend_stays_within_the_panel(small_results):
+    results = read_results(small_results.folder)
+    long = {
+        "certified-binary-abs": certificates(BELOW),
+        "abs": certificates(BELOW),
+        "cnn": certificates((0.1,)),
+    }
+    for proofs in ({}, long):
+        with drawing_style():
+            figure = axes_of(section(results, proofs)).figure
+            figure.draw_without_rendering()
+        (legend,) = figure.legends
+        box = legend.get_window_extent()
+        assert box.x0 >= 0 and box.y0 >= 0
+        assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.axes[0].get_window_extent().y0
 
 
 def test_a_radius_with_a_probability_is_marked_and_makes_no_band_with_another_classifier(small_results):
