@@ -77,8 +77,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(codebook, "CODEBOOK_SIZE", 200)
         data = ("--data", folder / "train.npz", "--quiet")
         run("train", "abs", *data, "--out", folder / "abs", "--epochs", "40", "--rounds", "1")
-        for name in ("codebook-abs", "binary-abs"):
-            run("train", name, *data, "--out", folder / name, "--base", folder / "abs")
+        for name, options in (("codebook-abs", ("--rounds", "4")), ("binary-abs", ())):
+            run("train", name, *data, "--out", folder / name, "--base", folder / "abs", *options)
         run("train", "cnn", *data, "--out", folder / "cnn", "--epochs", "5")
     return folder
 

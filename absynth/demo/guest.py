@@ -56,8 +56,19 @@ class Guest:
         self.model = model
         self.domain = domain
         self.seconds = seconds
-        found = certifying_method(model)
-        self.method = "" if found is None or not found[1].proven else found[0].name
+        # Made once, and first asked before the page is served: PyTorch traces a network by changing how any
+        # module is called, and meanwhile no other model can be asked.
+        self._certifier: Certifier | None = None
+        self._refusal = "what is known is an estimate"
+        self.method = ""
+        try:
+            found = certifying_method(model)
+            certifier = Certifier(model)
+        except AbsynthError as error:
+            self._refusal = str(error)
+        else:
+            if found is not None and found[1].proven:
+                self._certifier, self.method = certifier, found[0].name
         self._one_at_a_time = Lock()
         self._let_go = Event()
 
@@ -97,10 +108,11 @@ class Guest:
             for norm in TITLES:
                 if let_go.is_set():
                     return
+                if self._certifier is None:
+                    answers.put(self._refusal)
+                    continue
                 try:
-                    certificate = Certifier(self.model).certify(image, label, norm)
-                    proven = certificate.method != "paper"
-                    answers.put(float(certificate.radius) if proven else "what is known is an estimate")
+                    answers.put(float(self._certifier.certify(image, label, norm).radius))
                 except AbsynthError as error:
                     answers.put(str(error))
                 except Exception as error:  # of a user's model, which must not leave the page waiting
