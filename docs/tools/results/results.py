@@ -59,7 +59,7 @@ itself. The paper attacked {images} images.
 
 Median adversarial distance in bold, then the share of images without an adversarial at or below the
 threshold. A misclassified image counts as distance 0, an image that no attack fooled as infinite. ★ marks
-the best of a row whose cells are about the same images.
+the best of a row whose cells are about the same images, if no other attack brings its figures further down.
 
 """
 
