@@ -35,7 +35,7 @@ class ExactSearch(Attack):
         return {}
 
     def applies_to(self, model: nn.Module) -> bool:
-        """Whether the model has exact certificates: it decides by prototypes, with nothing in front."""
+        """Whether the model has exact certificates: prototypes decide, with nothing or a clamp in front."""
         from absynth.certify import certifiable
 
         scope = certifiable(model, "pairs")

@@ -44,9 +44,9 @@ def certify(
             (:func:`absynth.certify.as_given.for_given`).
         labels: The true classes, whole numbers of shape (batch,).
         norm: ``"l2"``, ``"l1"``, ``"linf"`` or ``"l0"``, or the order of one.
-        exact: Also find the smallest adversarials, which shows how tight the radii are. For L0, and behind
-            the threshold, that is a combinatorial problem: the answer is then the bound, with a warning and
-            ``exact=False``.
+        exact: Also find the smallest adversarials, which shows how tight the radii are, with nothing or a
+            clamp in front. For L0, and behind the threshold, that is a combinatorial problem: the answer is
+            then the bound, with a warning and ``exact=False``.
         batch_size: Images certified together, if the memory holds so many (:mod:`absynth.memory`).
         progress: Display to report to.
         method: One of :data:`absynth.certify.provers.METHODS`, with its settings or by name; by default the

@@ -10,10 +10,12 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from absynth.certify.boxed import project_in_box
+from absynth.certify.branching import project_with_fees
+from absynth.certify.contest import Contest, Field, preimage
+from absynth.certify.front import GREY, Clamp
 from absynth.certify.growth import diameter
-from absynth.certify.halfspace import crossing
 from absynth.certify.polytope import project
-from absynth.certify.rounding import double_slack
 from absynth.certify.scan import Batch, exact_scores
 from absynth.certify.search import NEAR, Search
 
@@ -23,11 +25,17 @@ ENOUGH = 2e-4
 LIMIT = 1.05
 """How far beyond the best adversarial a projection may go before it is given up."""
 
+TOLERANCE = 5e-4
+"""Gap at which branching ends, or share of the distance: half of what counts as closed."""
+
 BEYOND = 1 - 2 * NEAR
 """What rivals that :meth:`Search.rivals_within` leaves out keep of the distance asked for."""
 
 WIDENING = 1.3
 """How much further to look when no adversarial was found."""
+
+NARROW = 1.03
+"""The same behind a clamp, where a rival takes longer to look at and pairs come nearer to the truth."""
 
 NUDGES = tuple(10 ** (-7 + 0.5 * index) for index in range(13))
 """Shares of the way from the projected point to the rival, tried until the model itself changes its mind."""
@@ -52,7 +60,7 @@ class Solver:
     """Projects one image after another.
 
     Args:
-        search: Of the predicted class, for grey input.
+        search: Of the predicted class.
         predict: The model's own decision on flat images.
     """
 
@@ -76,11 +84,12 @@ class Solver:
         """
         if known == math.inf:
             return Solution(known, None, known)
-        codebook = self.search.codebook
-        own_scores = exact_scores(codebook, batch.seen, self.own_rows[None])[0]
+        own_scores = exact_scores(self.search.codebook, batch.seen, self.own_rows[None])[0]
+        field = Field(self.search, batch, float(slack), self.own_rows, self.own, own_scores)
         best = Solution(known, None, math.inf)
         proven: dict[int, float] = {}
-        reach = WIDENING * known + 0.01
+        widening = WIDENING if self.search.codebook.front == GREY else NARROW
+        reach = widening * known + 0.01
         while True:
             within = min(reach, best.distance)
             rivals, bounds = self.search.rivals_within(batch, slack, within)
@@ -88,54 +97,50 @@ class Solver:
                 if rival in proven or bound >= best.distance - ENOUGH:
                     proven.setdefault(rival, bound)
                     continue
-                found = self._project(batch, slack, own_scores, rival, min(best.distance, self.diameter))
+                contest = field.against(rival)
+                found = self._project(contest, bound, min(best.distance, self.diameter))
                 proven[rival] = max(bound, found.radius)
                 best = min(best, found, key=lambda solution: solution.distance)
             if reach >= min(best.distance, self.diameter):
                 break
-            reach *= WIDENING
+            reach *= widening
+            widening = min(widening**2, WIDENING)
         beyond = within * BEYOND if within < self.diameter else math.inf
         return Solution(max(known, min([*proven.values(), beyond])), best.adversarial, best.distance)
 
-    def _project(
-        self,
-        batch: Batch,
-        slack: Float[Tensor, "1"],
-        own_scores: Float[Tensor, "own"],
-        rival: int,
-        limit: float,
-    ) -> Solution:
+    def _project(self, contest: Contest, known: float, limit: float) -> Solution:
         """The bound and the adversarial that the projection onto one rival's polytope gives."""
-        search, codebook = self.search, self.search.codebook
-        image, prototype = batch.image[0].double(), codebook.images[rival].double()
-        score = exact_scores(codebook, batch.seen, torch.tensor([[rival]], device=image.device))[0, 0]
-        margins = score - own_scores
+        if isinstance(self.search.codebook.front, Clamp):
+            if self.search.norm == "linf":
+                nearest = project_in_box(contest, known, limit)
+            else:
+                nearest = project_with_fees(contest, limit, TOLERANCE * max(known, 1.0))
+            tried = None if nearest.step is None else preimage(contest, nearest.step)[None]
+            return self._nearest(contest, nearest.bound, tried)
         found = project(
-            image.cpu().numpy(),
-            prototype.cpu().numpy(),
+            contest.image.cpu().numpy(),
+            contest.rival.cpu().numpy(),
             self.own,
-            margins.cpu().numpy(),
-            search.norm,
-            int(own_scores.argmin()),
+            contest.wanted,
+            self.search.norm,
+            contest.field.start,
             LIMIT * limit,
         )
-        weights = torch.from_numpy(found.weights / found.weights.sum()).to(image.device)
-        rows = torch.from_numpy(found.rows).to(image.device)
-        mixed = (weights[:, None] * codebook.images[self.own_rows[rows]].double()).sum(0)
-        rounding = double_slack(
-            torch.maximum(score, own_scores[rows].max()), codebook.lowest_offset, codebook.pixels
-        )
-        margin = (weights * margins[rows]).sum() - slack[0] - len(rows) * rounding
-        bound = float(crossing(2 * (prototype - mixed), margin, image, search.norm).distance)
+        bound = contest.bound(found.rows, found.weights)
         if found.step is None:
             return Solution(bound, None, math.inf)
-        point = image + torch.from_numpy(found.step).to(image.device)
-        shares = torch.tensor((0.0, *NUDGES), dtype=torch.float64, device=image.device)[:, None]
-        tried = torch.lerp(point, prototype, shares).clamp(0, 1).float()
-        fooled = (self.predict(tried) != search.label).nonzero()[:, 0]
+        point = contest.image + torch.from_numpy(found.step).to(contest.image.device)
+        shares = torch.tensor((0.0, *NUDGES), dtype=torch.float64, device=point.device)[:, None]
+        return self._nearest(contest, bound, torch.lerp(point, contest.rival, shares).clamp(0, 1).float())
+
+    def _nearest(self, contest: Contest, bound: float, tried: Float[Tensor, "some pixel"] | None) -> Solution:
+        """The bound with the nearest of some images that the model itself decides otherwise, if any."""
+        if tried is None:
+            return Solution(bound, None, math.inf)
+        fooled = (self.predict(tried) != self.search.label).nonzero()[:, 0]
         if len(fooled) == 0:
             return Solution(bound, None, math.inf)
-        order = {"l2": 2.0, "l1": 1.0, "linf": math.inf}[search.norm]
-        distances = torch.linalg.vector_norm(tried[fooled].double() - image, ord=order, dim=1)
+        order = {"l2": 2.0, "l1": 1.0, "linf": math.inf}[self.search.norm]
+        distances = torch.linalg.vector_norm(tried[fooled].double() - contest.image, ord=order, dim=1)
         nearest = int(distances.argmin())
         return Solution(bound, tried[fooled[nearest]], float(distances[nearest]))

@@ -71,16 +71,19 @@ def growth_within(
     own: Float[Tensor, "batch pixel"],
     distance: Float[Tensor, "batch"],
     norm: Norm,
+    front: Front,
 ) -> Float[Tensor, "batch"]:
-    """How much the score of an own prototype can grow within a distance of a grey image.
+    """How much the score of an own prototype can grow within a distance of an image.
 
     Args:
         image: Float64.
         own: The prototype, float64.
         distance: How far.
         norm: ``"l2"``, ``"l1"`` or ``"linf"``.
+        front: What stands between image and prototypes: nothing or a clamp, which moves what is seen no
+            further than the image moves.
     """
-    away = (image - own).abs()
+    away = (front.see(image) - own).abs()
     if norm == "l1":
         growth = 2 * distance
     elif norm == "l2":

@@ -17,6 +17,7 @@ And the point δ only proposes an adversarial, which counts when the model itsel
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +41,9 @@ VIOLATION = 1e-4
 NEWTON_STEPS = 60
 """Steps of the dual ascent."""
 
+SHARES = (1.0, 0.5, 0.25, 0.1, 0.03, 0.01, 1e-3, 1e-5, 1e-7, 1e-9, 1e-11)
+"""Shares of a Newton step that are tried; the least are for where the dual is nearly linear."""
+
 
 class Projection(NamedTuple):
     """The nearest point of a polytope and what proves it.
@@ -53,6 +57,62 @@ class Projection(NamedTuple):
     rows: NDArray[np.int64]
     weights: Array
     step: Array | None
+
+
+class Response(NamedTuple):
+    """How a step answers to a pull a = Σ μ_k g_k, pixel by pixel.
+
+    Attributes:
+        step: The δ with the smallest cost(δ) − ⟨a, δ⟩.
+        slope: The derivative of each δ_i by its a_i.
+        value: That smallest value.
+    """
+
+    step: Array
+    slope: Array
+    value: float
+
+
+def ascend(
+    gradients: Array, margins: Array, respond: Callable[[Array], Response], start: Array, enough: float
+) -> tuple[Array, Array]:
+    """The multipliers with the largest μ·m + value(μ G), by Newton's method, and the step they come with.
+
+    Args:
+        gradients: G, one row a constraint.
+        margins: m.
+        respond: Whose value is concave and piecewise quadratic.
+        start: Multipliers to begin with.
+        enough: Stop once the maximum is known to exceed it, as it does without end where no step is enough.
+    """
+    weights = start
+
+    def evaluate(trial: Array) -> tuple[float, Response]:
+        response = respond(trial @ gradients)
+        return float(trial @ margins) + response.value, response
+
+    value, response = evaluate(weights)
+    for _ in range(NEWTON_STEPS):
+        slope = margins - gradients @ response.step
+        wrong = np.where(weights > 0, np.abs(slope), slope)
+        if wrong.max() < 1e-9 or value > enough:
+            break
+        moving = response.slope > 0
+        some = gradients[:, moving] * np.sqrt(response.slope[moving])
+        curvature = some @ some.T
+        # Where no pixel moves the dual is linear; the ridge makes the step long but finite.
+        curvature[np.diag_indices_from(curvature)] += 1e-9 * (1 + curvature.trace())
+        direction = _model_maximum(curvature, slope + curvature @ weights) - weights
+        for share in SHARES:
+            trial = np.maximum(weights + share * direction, 0)
+            better = evaluate(trial)
+            if better[0] > value:
+                break
+        else:
+            break
+        weights = trial
+        value, response = better
+    return weights, response.step
 
 
 def dual_ascent(
@@ -70,34 +130,13 @@ def dual_ascent(
     Returns:
         The multipliers and δ.
     """
-    weights = np.zeros(len(margins))
 
-    def evaluate(trial: Array) -> tuple[float, Array, Array]:
-        pull = trial @ gradients
+    def respond(pull: Array) -> Response:
         step = np.clip(pull, low, high)
-        return float(trial @ margins + (0.5 * step * step - pull * step).sum()), pull, step
+        free = ((pull > low) & (pull < high)).astype(np.float64)
+        return Response(step, free, float((0.5 * step * step - pull * step).sum()))
 
-    value, pull, step = evaluate(weights)
-    for _ in range(NEWTON_STEPS):
-        slope = margins - gradients @ step
-        wrong = np.where(weights > 0, np.abs(slope), slope)
-        if wrong.max() < 1e-9 or 2 * value > limit * limit:
-            break
-        some = gradients[:, (pull > low) & (pull < high)]
-        curvature = some @ some.T
-        # Where every pixel is clipped the dual is linear; the ridge makes the step long but finite.
-        curvature[np.diag_indices_from(curvature)] += 1e-9 * (1 + curvature.trace())
-        direction = _model_maximum(curvature, slope + curvature @ weights) - weights
-        for share in (1.0, 0.5, 0.25, 0.1, 0.03, 0.01, 1e-3, 1e-5):
-            trial = np.maximum(weights + share * direction, 0)
-            better = evaluate(trial)
-            if better[0] > value:
-                break
-        else:
-            break
-        weights = trial
-        value, pull, step = better
-    return weights, step
+    return ascend(gradients, margins, respond, np.zeros(len(margins)), 0.5 * limit * limit)
 
 
 def _model_maximum(curvature: Array, linear: Array) -> Array:

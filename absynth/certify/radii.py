@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from absynth.certify.exact import Solver
+from absynth.certify.front import GREY
 from absynth.certify.growth import LEVELS, diameter, growth_within, reach
 from absynth.certify.halfspace import whole
 from absynth.certify.scan import Batch, exact_scores
@@ -19,6 +20,9 @@ STRICTLY = 1 - 2.0**-40
 
 SOLVED_WITHIN = 1.1
 """How much larger than the first bound the exact radius may be without being cut."""
+
+HIDDEN_WITHIN = 1.5
+"""The same behind a clamp, where the first bound may be further from the truth."""
 
 
 class Radii(NamedTuple):
@@ -51,8 +55,12 @@ def find_radii(search: Search, solver: Solver | None, batch: Batch) -> Radii:
         return Radii(radius, gap, adversarials)
     own = codebook.images[batch.own_rows[:, 0]].double()
     largest = diameter(search.norm, codebook.pixels, search.channels)
-    within = (SOLVED_WITHIN * radius + 0.01).clamp(max=largest)
-    slack = codebook.slack(own_score + growth_within(images.double(), own, within, search.norm))
+    grey = codebook.front == GREY
+    within = SOLVED_WITHIN * radius + 0.01 if grey else HIDDEN_WITHIN * radius + 0.1
+    within = within.clamp(max=largest)
+    slack = codebook.slack(
+        own_score + growth_within(images.double(), own, within, search.norm, codebook.front)
+    )
     for row in range(len(images)):
         this = torch.tensor([row], device=images.device)
         solution = solver.solve(batch.select(this), slack[this], float(radius[row]))

@@ -20,9 +20,13 @@ def model() -> NearestNeighbour:
     return NearestNeighbour(torch.rand(12, 1, 4, 4), torch.arange(12) % 3)
 
 
+@pytest.mark.parametrize("clamped", [False, True], ids=["grey", "clamped"])
 @pytest.mark.parametrize("norm", ["l2", "l1", "linf"])
-def test_nothing_is_nearer_and_the_certificate_says_so(model: NearestNeighbour, norm: Norm) -> None:
-    images = torch.rand(8, 1, 4, 4)
+def test_nothing_is_nearer_and_the_certificate_says_so(
+    model: NearestNeighbour | Clamped, norm: Norm, clamped: bool
+) -> None:
+    model = Clamped(model, 0.1) if clamped else model
+    images = torch.rand(8, 1, 4, 4).mul(1.6).sub(0.3).clamp(0, 1)
     labels = model(images).argmax(dim=1)
     exact = find_attack("exact", norm, "extra")
     result = exact(model, images, labels)
@@ -39,6 +43,6 @@ def test_nothing_is_nearer_and_the_certificate_says_so(model: NearestNeighbour, 
 def test_it_applies_to_prototypes_alone(model: NearestNeighbour) -> None:
     exact = find_attack("exact", "l2", "extra")
     assert exact.applies_to(model)
+    assert exact.applies_to(Clamped(model, 0.1))
     assert not exact.applies_to(Binarized(model))
-    assert not exact.applies_to(Clamped(model, 0.1))
     assert not exact.applies_to(torch.nn.Flatten())

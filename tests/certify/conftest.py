@@ -93,34 +93,49 @@ class Oracle:
         """The distance by SLSQP (L2), one linear program a rival (L1, Linf), or all sets of pixels (L0)."""
         return min((self._nearest(image, *duel, norm) for duel in self._duels(label)), default=math.inf)
 
+    def clamped(self, image: Array, label: int, norm: str, tail: float) -> float:
+        """The distance behind a clamp: Linf by bisection, L2 and L1 over all sets of pixels in dead zones."""
+        seen = image.clip(tail, 1 - tail)
+        low, high = tail - seen, 1 - tail - seen
+        dead_up, dead_down = (tail - image).clip(0), (image - 1 + tail).clip(0)
+        hidden = np.flatnonzero(dead_up + dead_down)
+        best = math.inf
+        for matrix, right in self._duels(label):
+            if norm == "linf":
+                wanted = right - matrix @ seen
+
+                def possible(size: float, matrix: Array = matrix, wanted: Array = wanted) -> bool:
+                    up, down = (size - dead_up).clip(0, high), (size - dead_down).clip(0, -low)
+                    return _feasible(matrix, wanted, -down, up)
+
+                below, above = 0.0, 1.0
+                if not possible(above):
+                    continue
+                while above - below > 1e-6:
+                    middle = (below + above) / 2
+                    below, above = (below, middle) if possible(middle) else (middle, above)
+                best = min(best, above)
+                continue
+            for moves in itertools.product((False, True), repeat=len(hidden)):
+                still = hidden[~np.array(moves, dtype=bool)]
+                base, least, most = image.copy(), tail - image, 1 - tail - image
+                base[still] = seen[still]
+                least[still] = most[still] = 0
+                best = min(best, _shortest(matrix, right - matrix @ base, least, most, norm))
+        return best
+
     def _nearest(self, image: Array, matrix: Array, right: Array, norm: str) -> float:
         pixels = len(image)
         wanted = right - matrix @ image
         low, high = -image, 1 - image
-        if norm == "l0":
-            for count in range(pixels + 1):
-                for chosen in itertools.combinations(range(pixels), count):
-                    free = np.isin(np.arange(pixels), chosen)
-                    if _feasible(matrix, wanted, np.where(free, low, 0), np.where(free, high, 0)):
-                        return count
-            return math.inf
-        if not _feasible(matrix, wanted, low, high):
-            return math.inf
-        if norm == "l2":
-            return _least_squares(matrix, wanted, low, high)
-        # abs(δ_i) ≤ t_i, with one t for all pixels under Linf.
-        slots = 1 if norm == "linf" else pixels
-        spread = np.ones((pixels, 1)) if norm == "linf" else np.eye(pixels)
-        constraints = np.block(
-            [[-matrix, np.zeros((len(matrix), slots))], [np.eye(pixels), -spread], [-np.eye(pixels), -spread]]
-        )
-        result = linprog(
-            np.concatenate([np.zeros(pixels), np.ones(slots)]),
-            A_ub=constraints,
-            b_ub=np.concatenate([-wanted, np.zeros(2 * pixels)]),
-            bounds=[*zip(low, high, strict=True), *[(0, None)] * slots],
-        )
-        return float(result.fun)
+        if norm != "l0":
+            return _shortest(matrix, wanted, low, high, norm)
+        for count in range(pixels + 1):
+            for chosen in itertools.combinations(range(pixels), count):
+                free = np.isin(np.arange(pixels), chosen)
+                if _feasible(matrix, wanted, np.where(free, low, 0), np.where(free, high, 0)):
+                    return count
+        return math.inf
 
     def grid(self, image: Array, label: int, norm: str, levels: int, tail: float = 0.0) -> float:
         """The distance to the nearest point of a grid over the box that is decided otherwise.
@@ -147,6 +162,28 @@ class Oracle:
             return math.inf
         order = {"l0": 1, "l1": 1, "l2": 2, "linf": np.inf}[norm]
         return float(np.linalg.norm(costs, ord=order, axis=1).min())
+
+
+def _shortest(matrix: Array, wanted: Array, low: Array, high: Array, norm: str) -> float:
+    """The smallest ‖δ‖ with A δ ≥ b in the box; infinite if there is none."""
+    pixels = len(low)
+    if not _feasible(matrix, wanted, low, high):
+        return math.inf
+    if norm == "l2":
+        return _least_squares(matrix, wanted, low, high)
+    # abs(δ_i) ≤ t_i, with one t for all pixels under Linf.
+    slots = 1 if norm == "linf" else pixels
+    spread = np.ones((pixels, 1)) if norm == "linf" else np.eye(pixels)
+    constraints = np.block(
+        [[-matrix, np.zeros((len(matrix), slots))], [np.eye(pixels), -spread], [-np.eye(pixels), -spread]]
+    )
+    result = linprog(
+        np.concatenate([np.zeros(pixels), np.ones(slots)]),
+        A_ub=constraints,
+        b_ub=np.concatenate([-wanted, np.zeros(2 * pixels)]),
+        bounds=[*zip(low, high, strict=True), *[(0, None)] * slots],
+    )
+    return float(result.fun)
 
 
 def _feasible(matrix: Array, wanted: Array, low: Array, high: Array) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from absynth.certify import certify, codebook, mixture, scan, search
+from absynth.certify import branching, certify, codebook, mixture, scan, search
 from absynth.certify.codebook import Codebook
 from absynth.certify.front import Pixelwise
 from absynth.certify.mixture import Duels
@@ -65,6 +66,7 @@ def test_a_dead_zone_counted_twice_is_caught(toolbox: Any, monkeypatch: pytest.M
     monkeypatch.setattr(Pixelwise, "dead", lambda self, gradient, image: 2 * once(self, gradient, image))
     for norm in ("l2", "linf"):
         assert float(certify(Clamped(model, 0.2), black, label, norm).radius) > 0.5
+    assert float(certify(Clamped(model, 0.2), black, label, "linf", exact=True).radius) > 0.5
 
 
 def no_forward_slack(self: Codebook, own_score: Tensor) -> Tensor:
@@ -108,3 +110,20 @@ def test_removed_forward_slack_is_caught(toolbox: Any, monkeypatch: pytest.Monke
     assert float(certify(model, black, label, "l2").radius) == 0
     monkeypatch.setattr(codebook.Codebook, "slack", no_forward_slack)
     assert float(certify(model, black, label, "l2").radius) > 0.03
+
+
+def test_a_fee_counted_twice_is_caught(toolbox: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = toolbox.codebook(torch.tensor([[[0.2]], [[0.6]]]), torch.zeros(2, 1))
+    black, label = torch.zeros(1, 1, 1, 1), torch.tensor([0])
+    for norm in ("l2", "l1"):
+        radius = certify(Clamped(model, 0.2), black, label, norm, exact=True).radius
+        assert float(radius) == pytest.approx(0.4, abs=1e-3)
+    once = branching.fees_of
+
+    def twice(contest: Any) -> Any:
+        fees = once(contest)
+        return replace(fees, fee=2 * fees.fee)
+
+    monkeypatch.setattr(branching, "fees_of", twice)
+    for norm in ("l2", "l1"):
+        assert float(certify(Clamped(model, 0.2), black, label, norm, exact=True).radius) > 0.5

@@ -17,6 +17,7 @@ from absynth.models.front import Clamped
 from absynth.norms import NORMS, distance
 
 GREY_EXACT = ("l2", "l1", "linf")
+CLAMPED_EXACT = ("l2", "l1", "linf")
 DIAMETER = {"l2": math.sqrt, "l1": float, "linf": lambda pixels: 1.0, "l0": float}
 
 
@@ -102,7 +103,7 @@ def test_behind_a_clamp_no_grid_point_in_the_ball_is_decided_otherwise(
     labels = classifier(images).argmax(1)
     oracle = toolbox.oracle(model)
     result = certify(classifier, images, labels, norm, exact=True)
-    assert not result.exact and result.warning is not None and "0.1" in result.rule
+    assert result.exact == (norm in CLAMPED_EXACT) and "0.1" in result.rule
     # With four pixels any one of them may be enough, and then L0 has nothing to prove.
     assert norm == "l0" or bool((result.radius > 0).any())
     for image, label, radius in zip(images.flatten(1).double().numpy(), labels, result.radius, strict=True):
@@ -110,6 +111,40 @@ def test_behind_a_clamp_no_grid_point_in_the_ball_is_decided_otherwise(
         assert radius <= expected(on_grid, norm, 4) + 1e-9
         if norm == "linf" and math.isfinite(on_grid) and seed % 2:
             assert radius >= on_grid - 2 / (levels - 1)
+
+
+@pytest.mark.parametrize("norm", CLAMPED_EXACT)
+@pytest.mark.parametrize("seed", range(3))
+def test_exact_behind_a_clamp_equals_the_exact_minimum(toolbox: Any, norm: str, seed: int) -> None:
+    tail = (0.1, 0.05, 0.3)[seed]
+    model = toolbox.random_codebook(seed + 5, classes=3, count=3, pixels=6)
+    classifier = Clamped(model, tail)
+    images = toolbox.random_images(seed + 15, 5, 2, 3)
+    labels = classifier(images).argmax(1)
+    oracle = toolbox.oracle(model)
+    bound = certify(classifier, images, labels, norm)
+    result = certify(classifier, images, labels, norm, exact=True)
+    assert result.exact and result.method == "polytope" and result.warning is None
+    assert result.gap is not None and result.closed is not None and result.adversarials is not None
+    assert bool((result.radius >= bound.radius).all())
+    for index, image in enumerate(images.flatten(1).double().numpy()):
+        truth = expected(oracle.clamped(image, int(labels[index]), norm, tail), norm, 6)
+        assert float(result.radius[index]) <= truth + 2e-6
+        assert float(result.radius[index]) == pytest.approx(truth, abs=1e-3)
+    assert bool(result.closed.all())
+    assert torch.allclose(distance(result.adversarials, images, norm) - result.radius, result.gap)
+    assert bool((classifier(result.adversarials).argmax(1) != labels).all())
+    assert bool(((result.adversarials >= 0) & (result.adversarials <= 1)).all())
+
+
+@pytest.mark.parametrize("norm", CLAMPED_EXACT)
+def test_a_clamp_without_width_changes_nothing(toolbox: Any, norm: str) -> None:
+    model = toolbox.random_codebook(3, classes=3, count=4, pixels=8)
+    images = toolbox.random_images(3, 6, 2, 4)
+    labels = model(images).argmax(1)
+    grey = certify(model, images, labels, norm, exact=True)
+    clamped = certify(Clamped(model, 1e-9), images, labels, norm, exact=True)
+    assert torch.allclose(clamped.radius, grey.radius, atol=1e-3)
 
 
 @pytest.mark.parametrize(("norm", "binary"), [("l0", False), ("l0", True), ("linf", True)])

@@ -75,15 +75,19 @@ def test_the_bound_is_at_least_that_of_one_own_prototype(
         assert radius[index] >= (bound - 1 if norm == "l0" else bound * 0.999)
 
 
+@pytest.mark.parametrize("front", ["grey", "clamped"])
 @pytest.mark.parametrize("norm", ["l2", "l1", "linf"])
-def test_exact_radii_are_closed_by_adversarials(crowded: Any, pictures: Tensor, norm: str) -> None:
-    labels = crowded(pictures).argmax(1)
-    result = certify(crowded, pictures, labels, norm, exact=True)
+def test_exact_radii_are_closed_by_adversarials(
+    toolbox: Any, crowded: Any, pictures: Tensor, norm: str, front: str
+) -> None:
+    classifier = toolbox.behind(front, crowded)
+    labels = classifier(pictures).argmax(1)
+    result = certify(classifier, pictures, labels, norm, exact=True)
     assert result.closed is not None and result.adversarials is not None and result.gap is not None
     assert bool(result.closed.all())
-    assert bool((crowded(result.adversarials).argmax(1) != labels).all())
+    assert bool((classifier(result.adversarials).argmax(1) != labels).all())
     assert bool((distance(pictures, result.adversarials, norm) >= result.radius).all())  # type: ignore[arg-type]
-    assert bool((result.radius >= certify(crowded, pictures, labels, norm).radius).all())
+    assert bool((result.radius >= certify(classifier, pictures, labels, norm).radius).all())
 
 
 @pytest.mark.parametrize("front", FRONTS)

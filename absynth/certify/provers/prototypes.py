@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from absynth.certify.certificate import Certificate, is_closed
 from absynth.certify.codebook import find_prototypes, read_codebook
 from absynth.certify.exact import Solver
-from absynth.certify.front import GREY, Front
+from absynth.certify.front import Clamp, Front, Grey, Threshold
 from absynth.certify.prover import Scope
 from absynth.certify.radii import Radii, find_radii
 from absynth.certify.scan import Batch, lengths_from, scan
@@ -32,7 +32,7 @@ RULE = "argmin over c of min over k of |x - p_ck|^2 + w_ck, as the model compute
 """The decision rule of a classifier by prototypes; what stands in front adds its own."""
 
 BOUND_ONLY = (
-    "The exact radius is a combinatorial problem in L0, for binary input and behind a clamp; this is the "
+    "There is no exact search in L0 and behind a threshold, where it is a combinatorial problem; this is the "
     "proven lower bound."
 )
 """The warning where an exact radius was asked for in vain."""
@@ -70,8 +70,12 @@ class _LookedAt:
 
 
 def exact_norms(front: Front) -> tuple[Norm, ...]:
-    """The norms in which the exact radius behind a front is no combinatorial problem."""
-    return ("l2", "l1", "linf") if front == GREY else ()
+    """The norms in which exact radii can be asked for behind a front."""
+    match front:
+        case Grey() | Clamp():
+            return ("l2", "l1", "linf")
+        case Threshold():
+            return ()
 
 
 @dataclass(frozen=True)
