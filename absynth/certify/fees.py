@@ -217,7 +217,8 @@ class SquaredFees(Fees):
         if not start.any():
             # While no pixel moves Newton's method has no scale to go by: one multiplier grows until some do.
             respond = partial(self._respond, SPREADS[0])
-            weights = np.eye(1, len(margins))[0] * 2 * max(margins[0], STILL) / np.square(gradients[0]).sum()
+            scale = max(float(np.square(gradients[0]).sum()), STILL)
+            weights = np.eye(1, len(margins))[0] * 2 * max(margins[0], STILL) / scale
             for _ in range(DOUBLINGS):
                 if gradients[0] @ respond(weights @ gradients).step >= margins[0]:
                     break
@@ -299,12 +300,13 @@ class LinearFees(Fees):
         rooms = np.concatenate([self.high[upward], -self.low[downward]])
         prices = np.concatenate([self._prices[upward], self._prices[downward]])
         bounds = np.stack([np.zeros(len(rooms)), rooms], axis=1)
-        result = linprog(prices, A_ub=matrix, b_ub=-margins, bounds=bounds, method="highs-ds")
         step = np.zeros(len(self.low))
-        if result.x is not None:
-            step[upward] += result.x[: len(upward)]
-            step[downward] -= result.x[len(upward) :]
-            return Solved(np.maximum(-result.ineqlin.marginals, 0), step)
+        if len(rooms):
+            result = linprog(prices, A_ub=matrix, b_ub=-margins, bounds=bounds, method="highs-ds")
+            if result.x is not None:
+                step[upward] += result.x[: len(upward)]
+                step[downward] -= result.x[len(upward) :]
+                return Solved(np.maximum(-result.ineqlin.marginals, 0), step)
         boxed = best_within(gradients, margins, self.low, self.high)
         if boxed is None or boxed.excess >= 0:
             return Solved(start, step)

@@ -92,3 +92,15 @@ def test_deciding_a_pixel(kind: type[Fees]) -> None:
     assert stays.low[pixel] == stays.high[pixel] == 0 and not stays.paid[pixel]
     all_decided = fees.decide_all(still, 0.5)
     assert ((all_decided.high == 0) & (all_decided.low == 0))[(fees.fee > 0) & ~fees.paid].all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pixels_that_cannot_move_reach_nothing(kind: type[Fees]) -> None:
+    none = np.zeros(4)
+    fees = kind(none, none, none + 0.1, np.zeros(4, dtype=bool))
+    for gradients in (np.ones((1, 4)), np.zeros((1, 4))):
+        weights, step = fees.solve(gradients, np.array([0.5]), np.zeros(1), fees.cost(5.0))
+        assert not step.any()
+        assert fees.bound(gradients, np.array([0.5]), weights) > 4.9
+        _, step = fees.solve(gradients, np.array([-0.5]), np.zeros(1), fees.cost(5.0))
+        assert not step.any()
