@@ -14,6 +14,7 @@ As in :mod:`absynth.certify.polytope`, the solver only picks the mixture and pro
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -79,13 +80,14 @@ def best_within(gradients: Array, margins: Array, low: Array, high: Array) -> Bo
     return Boxed(np.maximum(-result.ineqlin.marginals, 0), fixed, float(result.x[-1]))
 
 
-def project_in_box(contest: Contest, known: float, limit: float) -> Nearest:
+def project_in_box(contest: Contest, known: float, limit: float, end: float) -> Nearest:
     """The nearest place in Linf behind a clamp where a rival beats every own prototype.
 
     Args:
         contest: Of the rival.
         known: A lower bound that is known already.
         limit: The distance beyond which nothing is of interest.
+        end: When to stop, in seconds of the clock that only goes forward.
     """
     front, image = contest.field.search.codebook.front, contest.image
     ahead = AHEAD + contest.field.slack
@@ -93,7 +95,7 @@ def project_in_box(contest: Contest, known: float, limit: float) -> Nearest:
     bound = max(known, contest.bound(rows, np.ones(1)))
     aim = bound + NEARLY
     for _ in range(PROGRAMS):
-        if bound >= limit:
+        if bound >= limit or time.monotonic() >= end:
             break
         size = torch.tensor([aim], dtype=torch.float64, device=image.device)
         high, low = front.up_within(image, size).cpu().numpy(), -front.down_within(image, size).cpu().numpy()

@@ -4,13 +4,15 @@ Branch and bound over the pixels that pay (:mod:`absynth.certify.fees`), the mos
 node is bounded by multipliers, whose proof needs no solver, and proposes a step: of what the hulls ask for,
 it lets those pixels pay that move by a good part of their hull's straight part, and keeps all others still.
 The bound of the rival is the smallest of all leaves, also of those that were given up, so that stopping
-early makes it smaller and no less true.
+early makes it smaller and no less true. The search stops where the bound meets the best place found, or at
+the end of its time.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
+import time
 from dataclasses import dataclass
 from itertools import count
 
@@ -20,9 +22,6 @@ from absynth.certify.boxed import Nearest
 from absynth.certify.contest import AHEAD, Array, Contest, Rows
 from absynth.certify.fees import Fees, fees_of
 from absynth.certify.polytope import ADDED, CUTS
-
-NODES = 60
-"""Nodes looked at for a rival; a number rather than a time, so that the answer is the same on any machine."""
 
 SHARES = (0.5, 0.15)
 """Shares of its hull's straight part from which on a pixel pays in what is proposed."""
@@ -87,20 +86,19 @@ class _Branching:
             if wins and distance < self.best:
                 self.best, self.step = distance, found
 
-    def run(self, tolerance: float) -> Nearest:
+    def run(self, tolerance: float, end: float) -> Nearest:
         """The bound, and the cheapest place found.
 
         Args:
             tolerance: Nodes whose bounds come this near to the best distance are given up.
+            end: When to stop, in seconds of the clock that only goes forward.
         """
         order = count()
         root = fees_of(self.contest)
         bound, weights, step, wins = self.bound(root, np.zeros(1))
         heap = [(bound, next(order), root, weights, step, wins)]
         leaves = math.inf
-        for _ in range(NODES):
-            if not heap or heap[0][0] >= self.best - tolerance:
-                break
+        while heap and heap[0][0] < self.best - tolerance and time.monotonic() < end:
             bound, _, fees, weights, step, wins = heapq.heappop(heap)
             if wins:
                 self.propose(fees, weights, step)
@@ -117,12 +115,13 @@ class _Branching:
         return Nearest(min([leaves, *(node[0] for node in heap)]), self.step)
 
 
-def project_with_fees(contest: Contest, limit: float, tolerance: float) -> Nearest:
+def project_with_fees(contest: Contest, limit: float, tolerance: float, end: float) -> Nearest:
     """The nearest place in L2 or L1 behind a clamp where a rival beats every own prototype.
 
     Args:
         contest: Of the rival.
         limit: The distance beyond which nothing is of interest.
         tolerance: How near the bound has to come to the distance of what is found.
+        end: When to stop, in seconds of the clock that only goes forward.
     """
-    return _Branching(contest, limit).run(tolerance)
+    return _Branching(contest, limit).run(tolerance, end)

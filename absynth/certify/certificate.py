@@ -43,7 +43,9 @@ class Certificate:
         rule: The decision rule that the certificate is for.
         warning: What to know before trusting it, if anything.
         gap: Distance of the nearest adversarial found minus the radius, where exact; infinite if none was
-            found though one is not excluded, 0 where none exists and where the image is misclassified.
+            found though one is not excluded, 0 where none exists and where the image is misclassified. Where
+            the time of an image ended before its search did, the radius is what was proven by then, and the
+            gap is what remained.
         adversarials: These adversarials, float32, where exact; the image itself where it is misclassified,
             NaN where none was found.
         closed: Whether each gap is at most 1e-3, or 1e-3 of a radius above 1, where exact.

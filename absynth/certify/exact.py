@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,6 +38,9 @@ WIDENING = 1.3
 NARROW = 1.03
 """The same behind a clamp, where a rival takes longer to look at and pairs come nearer to the truth."""
 
+SHARE = 0.5
+"""Of the time that is left to an image, what one rival may take, so that others get some, too."""
+
 NUDGES = tuple(10 ** (-7 + 0.5 * index) for index in range(13))
 """Shares of the way from the projected point to the rival, tried until the model itself changes its mind."""
 
@@ -62,20 +66,25 @@ class Solver:
     Args:
         search: Of the predicted class.
         predict: The model's own decision on flat images.
+        seconds: How long to look at an image; rivals that are not looked at by then keep their bounds.
     """
 
     def __init__(
-        self, search: Search, predict: Callable[[Float[Tensor, "batch pixel"]], Int64[Tensor, "batch"]]
+        self,
+        search: Search,
+        predict: Callable[[Float[Tensor, "batch pixel"]], Int64[Tensor, "batch"]],
+        seconds: float,
     ) -> None:
         self.search = search
         self.predict = predict
+        self.seconds = seconds
         own = search.codebook.own(search.label)
         self.own_rows = torch.arange(own.start, own.stop, device=search.codebook.images.device)
         self.own = search.codebook.images[own].cpu().numpy()
         self.diameter = diameter(search.norm, search.codebook.pixels, search.channels)
 
     def solve(self, batch: Batch, slack: Float[Tensor, "1"], known: float) -> Solution:
-        """The exact radius of an image, up to the slack and the tolerances.
+        """The exact radius of an image, up to the slack, the tolerances and the time.
 
         Args:
             batch: One image.
@@ -84,6 +93,7 @@ class Solver:
         """
         if known == math.inf:
             return Solution(known, None, known)
+        end = time.monotonic() + self.seconds
         own_scores = exact_scores(self.search.codebook, batch.seen, self.own_rows[None])[0]
         field = Field(self.search, batch, float(slack), self.own_rows, self.own, own_scores)
         best = Solution(known, None, math.inf)
@@ -94,27 +104,36 @@ class Solver:
             within = min(reach, best.distance)
             rivals, bounds = self.search.rivals_within(batch, slack, within)
             for rival, bound in zip(rivals.tolist(), bounds.tolist(), strict=True):
-                if rival in proven or bound >= best.distance - ENOUGH:
+                now = time.monotonic()
+                if rival in proven or bound >= best.distance - ENOUGH or now >= end:
                     proven.setdefault(rival, bound)
                     continue
                 contest = field.against(rival)
-                found = self._project(contest, bound, min(best.distance, self.diameter))
+                limit = min(best.distance, self.diameter)
+                found = self._project(contest, bound, limit, now + SHARE * (end - now))
                 proven[rival] = max(bound, found.radius)
                 best = min(best, found, key=lambda solution: solution.distance)
-            if reach >= min(best.distance, self.diameter):
+            if reach >= min(best.distance, self.diameter) or time.monotonic() >= end:
                 break
             reach *= widening
             widening = min(widening**2, WIDENING)
         beyond = within * BEYOND if within < self.diameter else math.inf
         return Solution(max(known, min([*proven.values(), beyond])), best.adversarial, best.distance)
 
-    def _project(self, contest: Contest, known: float, limit: float) -> Solution:
-        """The bound and the adversarial that the projection onto one rival's polytope gives."""
+    def _project(self, contest: Contest, known: float, limit: float, end: float) -> Solution:
+        """The bound and the adversarial that the projection onto one rival's polytope gives.
+
+        Args:
+            contest: Of the rival.
+            known: A lower bound that is known already.
+            limit: The distance beyond which nothing is of interest.
+            end: When to stop, in seconds of the clock that only goes forward.
+        """
         if isinstance(self.search.codebook.front, Clamp):
             if self.search.norm == "linf":
-                nearest = project_in_box(contest, known, limit)
+                nearest = project_in_box(contest, known, limit, end)
             else:
-                nearest = project_with_fees(contest, limit, TOLERANCE * max(known, 1.0))
+                nearest = project_with_fees(contest, limit, TOLERANCE * max(known, 1.0), end)
             tried = None if nearest.step is None else preimage(contest, nearest.step)[None]
             return self._nearest(contest, nearest.bound, tried)
         found = project(

@@ -129,7 +129,8 @@ class Fees(ABC):
         rounding += 2 * pixels * gamma(len(weights) + 4, torch.float64) * float(weights.sum())
         # A pixel that rounding keeps still, as moving it seems to gain just what it costs.
         rounding += pixels * gamma(16, torch.float64)
-        return self.distance(max(earned - float(value.sum()) - rounding, 0.0)) * (
+        # Where a number overflowed there is none to compare with, and 0 is what is kept.
+        return self.distance(max(0.0, earned - float(value.sum()) - rounding)) * (
             1 - 8 * gamma(8, torch.float64)
         )
 

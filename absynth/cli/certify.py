@@ -26,7 +26,8 @@ def certify(
         list[str] | None, typer.Option("--set", help="A setting of the method, as sigma=0.5; repeatable.")
     ] = None,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Close the gap to the smallest adversarial.")
+        bool,
+        typer.Option("--exact", help="Close the gap to the smallest adversarial, in at most 30 s an image."),
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Radii as .parquet, .csv or .json; resumable.")] = None,
     plot: Annotated[

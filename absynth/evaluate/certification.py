@@ -29,6 +29,9 @@ from absynth.shapes import Images, Labels
 SHARD = 500
 """Images of a piece, which are compared with the prototypes once for all norms; fewer for slow methods."""
 
+EXACT_SHARD = 20
+"""The same where exact radii are asked for, some seconds each."""
+
 FORMATS = (".parquet", ".csv", ".json")
 SCHEMA = pa.schema(
     [
@@ -108,7 +111,7 @@ def certify_images(
     """
     weights = weights_hash(model)
     scope = certifiable(model, method)
-    shard = SHARD if scope is None else min(SHARD, scope.at_once)
+    shard = min(EXACT_SHARD if exact else SHARD, SHARD if scope is None else scope.at_once)
     settings = () if method is None else (method.name, asdict(method))  # type: ignore[call-overload]
     engine = engine or LocalEngine()
     shared = engine.share(model)

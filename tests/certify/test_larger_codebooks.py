@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from absynth.certify import certify, search
+from absynth.certify import boxed, branching, certify, exact, search
 from absynth.certify.codebook import find_prototypes, read_codebook
 from absynth.certify.halfspace import halfspace_distance
+from absynth.certify.provers.prototypes import Pairs
 from absynth.errors import AbsynthError
 from absynth.norms import NORMS, distance
 from absynth.rounding import gamma
@@ -88,6 +92,37 @@ def test_exact_radii_are_closed_by_adversarials(
     assert bool((classifier(result.adversarials).argmax(1) != labels).all())
     assert bool((distance(pictures, result.adversarials, norm) >= result.radius).all())  # type: ignore[arg-type]
     assert bool((result.radius >= certify(classifier, pictures, labels, norm).radius).all())
+
+
+@pytest.mark.parametrize("front", ["grey", "clamped"])
+@pytest.mark.parametrize("norm", ["l2", "l1", "linf"])
+def test_wherever_the_time_ends_the_radius_is_proven(
+    toolbox: Any, crowded: Any, pictures: Tensor, monkeypatch: pytest.MonkeyPatch, norm: str, front: str
+) -> None:
+    classifier, some = toolbox.behind(front, crowded), pictures[:2]
+    labels = classifier(some).argmax(1)
+    whole = certify(classifier, some, labels, norm, exact=True)
+    pairwise = certify(classifier, some, labels, norm).radius
+    assert whole.gap is not None
+    for seconds in (1, 9, 60):
+        clock = SimpleNamespace(monotonic=partial(next, itertools.count()))
+        for module in (exact, branching, boxed):
+            monkeypatch.setattr(module, "time", clock)
+        result = certify(classifier, some, labels, norm, exact=True, method=Pairs(seconds=seconds))
+        assert result.gap is not None and result.closed is not None and result.adversarials is not None
+        assert bool((result.radius >= pairwise).all())
+        assert bool((result.radius <= whole.radius + whole.gap).all())
+        found = result.gap.isfinite()
+        assert torch.equal(found, result.adversarials.flatten(1).isfinite().all(1))
+        assert bool((classifier(result.adversarials[found]).argmax(1) != labels[found]).all())
+        assert bool((result.radius + result.gap >= whole.radius).all())
+        if seconds == 1:
+            assert torch.allclose(result.radius, pairwise, rtol=1e-3) and not result.closed.any()
+
+
+def test_an_exact_search_needs_some_time() -> None:
+    with pytest.raises(AbsynthError, match="'seconds' is 0"):
+        Pairs(seconds=0)
 
 
 @pytest.mark.parametrize("front", FRONTS)

@@ -131,7 +131,7 @@ def test_what_runs_a_model_faster_is_taken_off(toolbox: Any) -> None:
             {},
             f"There is no method 'nothing'; choose one of {', '.join(provers.METHODS)}, constant.",
         ),
-        ("pairs", {"sigma": "1"}, "The method 'pairs' has no setting 'sigma'; it has none."),
+        ("paper", {"sigma": "1"}, "The method 'paper' has no setting 'sigma'; it has none."),
         ("constant", {"sigma": "1"}, "The method 'constant' has no setting 'sigma'; its settings are size."),
         ("constant", {"size": "big"}, "The setting 'size' is 'big'; it must be a number."),
     ],

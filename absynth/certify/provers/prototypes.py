@@ -80,10 +80,23 @@ def exact_norms(front: Front) -> tuple[Norm, ...]:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pairwise bound, and on demand the exact radius, for classifiers by prototypes."""
+    """The pairwise bound, and on demand the exact radius, for classifiers by prototypes.
+
+    Attributes:
+        seconds: For an exact radius, an image and norm. What is proven by then is the radius, which depends
+            on how fast the machine is where the time ends a search.
+
+    Raises:
+        AbsynthError: If the time is not positive.
+    """
 
     name: ClassVar[str] = "pairs"
     automatic: ClassVar[bool] = True
+    seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not self.seconds > 0:
+            raise AbsynthError(f"The setting 'seconds' is {self.seconds}; it must be larger than 0.")
 
     def scope(self, model: nn.Module) -> Scope | None:
         """Every norm for a classifier by prototypes, whatever stands in front."""
@@ -96,7 +109,7 @@ class Pairs:
         Raises:
             AbsynthError: If the model's prototypes cannot be certified.
         """
-        return PrototypeProver(model)
+        return PrototypeProver(model, self.seconds)
 
 
 class PrototypeProver:
@@ -107,16 +120,18 @@ class PrototypeProver:
 
     Args:
         model: A classifier by prototypes, perhaps with something in front.
+        seconds: See :class:`Pairs`.
 
     Raises:
         AbsynthError: If the model's prototypes cannot be certified.
     """
 
     @torch.no_grad()
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, seconds: float) -> None:
         found = find_prototypes(model)
         assert found is not None, "The model has no scope."
         self.model = model
+        self.seconds = seconds
         self.codebook = read_codebook(*found)
         self._looked_at: _LookedAt | None = None
 
@@ -162,7 +177,10 @@ class PrototypeProver:
             shown.advance(task, int((~correct).sum()))
         for label in range(codebook.classes):
             searches = [Search(codebook, label, norm, images.shape[1]) for norm in norms]
-            solvers = [Solver(search, predict) if search.norm in exactly else None for search in searches]
+            solvers = [
+                Solver(search, predict, self.seconds) if search.norm in exactly else None
+                for search in searches
+            ]
             rows = (correct & (prediction == label)).nonzero()[:, 0]
             for some in rows.split(batch_size) if len(rows) else ():
                 for number, (search, solver) in enumerate(zip(searches, solvers, strict=True)):
