@@ -91,10 +91,11 @@ def read_codebook(model: PrototypeClassifier, front: Front) -> Codebook:
         AbsynthError: If the prototypes are not float32 images in [0, 1], or there are none.
     """
     stored = model.prototypes()
-    if stored.images.dtype != torch.float32 or stored.offsets.dtype != torch.float32:
-        raise AbsynthError(
-            f"The prototypes are {stored.images.dtype}; certificates need float32, call model.float()."
-        )
+    for name, tensor in (("prototypes", stored.images), ("offsets of the prototypes", stored.offsets)):
+        if tensor.dtype != torch.float32:
+            raise AbsynthError(
+                f"The {name} are {tensor.dtype}; certificates need float32, call model.float()."
+            )
     present = ~stored.offsets.isposinf()
     images = stored.images.flatten(0, 1) if present.all() else stored.images[present]
     offsets = stored.offsets[present]

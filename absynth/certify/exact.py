@@ -126,7 +126,9 @@ class Solver:
             reach = self._further(batch, reach * FURTHER, widening)
             widening = min(widening**2, WIDENING)
         beyond = covered * BEYOND if covered < self.diameter else math.inf
-        radius = self._whole(batch, batch.image.new_tensor([min([*proven.values(), beyond])]).double())
+        # in float32, the type of the image, it could be rounded up
+        least = batch.image.new_tensor([min([*proven.values(), beyond])], dtype=torch.float64)
+        radius = self._whole(batch, least)
         return Solution(max(known, float(radius)), best.adversarial, best.distance)
 
     def _whole(self, batch: Batch, bounds: Float[Tensor, "some"]) -> Float[Tensor, "some"]:
