@@ -56,15 +56,13 @@ class Standing:
 def exact_radii(records: Iterable[CertificateRecord]) -> dict[tuple[Norm, int], float]:
     """The radii that an adversarial was found for, by norm and image; those of wrong answers left out.
 
-    In L0 it is a pixel more, what the smallest adversarial changes.
-
     Args:
         records: Of one model.
     """
     return {
-        (one.norm, one.index): one.radius + (1 if one.norm == "l0" else 0)
+        (one.norm, one.index): one.radius
         for one in records
-        if one.exact and one.radius > 0 and one.gap is not None and is_closed(one.gap, one.radius, one.norm)
+        if one.exact and one.radius > 0 and one.gap is not None and is_closed(one.gap, one.radius)
     }
 
 
