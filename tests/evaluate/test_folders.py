@@ -54,7 +54,7 @@ def test_a_benchmark_leaves_the_same_files_everywhere(
         results[kind] = run_benchmark(PRESET, ResultStore(place), progress, load_model=load_model)
     assert results["path"].records == results["file"].records == results["memory"].records
     assert contents(places["path"]) == contents(places["file"]) == contents(places["memory"])
-    assert len(contents(places["memory"])) == 4 + 4 + 1 + 2  # records, adversarials, clean, smallest
+    assert len(contents(places["memory"])) == 3 * 4 + 1 + 2  # of 4 tasks each; clean, smallest
     for kind, place in places.items():
         monkeypatch.setattr(ResultStore, "put", lambda *_: pytest.fail("this was done already"))
         again = run_benchmark(PRESET, ResultStore(place), progress, load_model=load_model)

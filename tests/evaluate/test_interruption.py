@@ -60,6 +60,7 @@ def test_the_store_is_complete(
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {
         "records": TASKS,
         "adversarials": TASKS,
+        "backwards": TASKS,
         "clean": 2,
         "smallest": 6,
     }
