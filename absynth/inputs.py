@@ -180,6 +180,17 @@ def as_tensor(values: Any, name: str) -> Tensor:
     return torch.from_numpy(np.array(array, dtype=native, order="C"))
 
 
+def floats_as_tensor(value: Any) -> Any:
+    """An array of floating-point numbers as a tensor of its own; anything else as it is.
+
+    Args:
+        value: What a user's code answered.
+    """
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
+    return value
+
+
 def _kind_of(values: Any, dtype: np.dtype[Any]) -> str:
     """What values are that are no numbers, in words."""
     if dtype.kind in "US":

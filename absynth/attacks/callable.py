@@ -19,7 +19,7 @@ from absynth.attacks.conventions import call, check_attack, makes_without_a_mode
 from absynth.attacks.handed import Ledger, Stopped, unchanged, watched
 from absynth.attacks.target import Target
 from absynth.errors import AbsynthError, first_line
-from absynth.inputs import whole_number
+from absynth.inputs import floats_as_tensor, whole_number
 from absynth.norms import Norm, parse_norm
 from absynth.shapes import Images
 
@@ -170,8 +170,7 @@ class Callable(Attack):
         Raises:
             _ApartError: If there are none of the right shape.
         """
-        if isinstance(answer, np.ndarray) and answer.dtype.kind == "f":
-            answer = torch.from_numpy(np.array(answer, dtype=answer.dtype.newbyteorder("=")))
+        answer = floats_as_tensor(answer)
         if isinstance(answer, Tensor) and answer.shape == images.shape and answer.is_floating_point():
             return answer.detach().to(images).clone()
         if isinstance(answer, Tensor | np.ndarray):

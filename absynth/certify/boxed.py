@@ -22,7 +22,7 @@ import torch
 from scipy.optimize import linprog
 
 from absynth.certify.contest import AHEAD, Array, Contest, Rows
-from absynth.certify.polytope import ADDED
+from absynth.certify.polytope import furthest_behind
 
 NEARLY = 1e-4
 """How much more than the bound the size is that a point is looked for within."""
@@ -107,10 +107,7 @@ def project_in_box(contest: Contest, known: float, limit: float, end: float) -> 
             # Where the closed form falls short of the program by rounding, the size still grows.
             aim = max(bound + NEARLY, aim + NEARLY)
             continue
-        behind = contest.behind(found.step)
-        behind[rows] = -np.inf
-        worst = np.argpartition(-behind, min(ADDED, len(behind) - 1))[:ADDED]
-        worst = worst[behind[worst] > -ahead / 2]
+        worst = furthest_behind(contest.behind(found.step), rows, -ahead / 2)
         if len(worst) == 0:
             return Nearest(bound, found.step)
         rows = np.concatenate([rows, worst])

@@ -21,7 +21,7 @@ import numpy as np
 from absynth.certify.boxed import Nearest
 from absynth.certify.contest import AHEAD, Array, Contest, Rows
 from absynth.certify.fees import Fees, fees_of
-from absynth.certify.polytope import ADDED, CUTS
+from absynth.certify.polytope import CUTS, furthest_behind
 
 SHARES = (0.5, 0.15)
 """Shares of its hull's straight part from which on a pixel pays in what is proposed."""
@@ -70,9 +70,7 @@ class _Branching:
             if behind[pool.rows].max() > -AHEAD / 2:
                 # The solver has not met its own constraints.
                 return proven, weights, step, False
-            behind[pool.rows] = -np.inf
-            worst = np.argpartition(-behind, min(ADDED, len(behind) - 1))[:ADDED]
-            worst = worst[behind[worst] > -AHEAD / 2 - self.contest.field.slack]
+            worst = furthest_behind(behind, pool.rows, -AHEAD / 2 - self.contest.field.slack)
             if len(worst) == 0:
                 return proven, weights, step, True
             self.pool = _Pool.of(self.contest, np.concatenate([pool.rows, worst]))

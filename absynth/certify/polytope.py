@@ -212,13 +212,24 @@ def project(
             weights, _ = dual_ascent(gradients, wanted, low, high, 2 * len(image) ** 0.5)
             return Projection(rows, _not_all_zero(weights), None)
         behind = margins - 2 * (rival @ step - own @ step.astype(np.float32))
-        behind[rows] = -np.inf
-        worst = np.argpartition(-behind, min(ADDED, len(behind) - 1))[:ADDED]
-        worst = worst[behind[worst] > VIOLATION]
+        worst = furthest_behind(behind, rows, VIOLATION)
         if len(worst) == 0 or (norm == "l2" and np.linalg.norm(step) > limit):
             break
         rows = np.concatenate([rows, worst])
     return Projection(rows, _not_all_zero(weights), step)
+
+
+def furthest_behind(behind: Array, known: NDArray[np.int64], allowed: float) -> NDArray[np.int64]:
+    """The constraints that a point misses by most, :data:`ADDED` of them at the most.
+
+    Args:
+        behind: By how much it misses each; that of the known ones is overwritten.
+        known: Constraints that are taken account of already.
+        allowed: By how much one may be missed.
+    """
+    behind[known] = -np.inf
+    worst = np.argpartition(-behind, min(ADDED, len(behind) - 1))[:ADDED]
+    return worst[behind[worst] > allowed]
 
 
 def _not_all_zero(weights: Array) -> Array:

@@ -131,6 +131,7 @@ class _Benchmark:
         clean = torch.tensor(choose_images(len(images), preset.clean_images, preset.seed))
         data = data_hash(images, labels)
         looked_at = first_images(images, preset)
+        attacks = {(norm, one.name): one.attack for norm, every in self.attacks.items() for one in every}
         for number, name in enumerate(preset.models):
             self.progress.update(self.bar, note=f"loading {name}")
             try:
@@ -156,7 +157,6 @@ class _Benchmark:
                 indices=chosen,
                 shape=images.shape[1:],
             )
-            attacks = {(norm, one.name): one.attack for norm, every in self.attacks.items() for one in every}
             store.records(tasks)  # a damaged file is told of now, not after hours
             self.tasks += tasks
             left = len(tasks) * (len(preset.models) - number - 1)

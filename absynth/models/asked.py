@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from absynth.errors import AbsynthError, first_line
-from absynth.inputs import Given, take_images
+from absynth.inputs import Given, floats_as_tensor, take_images
 from absynth.models.frozen import frozen
 from absynth.models.held import all_modules, held_networks, tensors_of
 from absynth.shapes import Images
@@ -245,8 +245,7 @@ def read_logits(answer: Any, count: int) -> Tensor:
                     "logits; give a function that returns the right one, as lambda images: model(images)[0]."
                 )
             found = answer[0]
-    if isinstance(found, np.ndarray) and found.dtype.kind == "f":
-        found = torch.from_numpy(np.array(found, dtype=found.dtype.newbyteorder("=")))
+    found = floats_as_tensor(found)
     if isinstance(found, Tensor) and found.ndim == 2 and len(found) == count:
         if found.is_floating_point():
             return found
