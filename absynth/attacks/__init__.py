@@ -8,6 +8,7 @@
 from absynth.attacks.base import Attack, AttackResult
 from absynth.attacks.callable import Callable
 from absynth.attacks.catalog import SUITES
+from absynth.attacks.course import Course
 from absynth.attacks.suites import attack, closest, find_attack, suite_attacks
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Attack",
     "AttackResult",
     "Callable",
+    "Course",
     "attack",
     "closest",
     "find_attack",

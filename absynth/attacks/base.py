@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from absynth.attacks.averaged import Averaged
 from absynth.attacks.batch import Counts, Mask, Scalars
+from absynth.attacks.course import Course, Recorder
 from absynth.attacks.door import Opened, opened
 from absynth.attacks.target import Target, misclassified, private_randomness
 from absynth.errors import AbsynthError
@@ -45,6 +46,7 @@ class AttackResult:
         backwards: How many backward passes each image took.
         remarks: What to know of the attack, a sentence each.
         seconds: Wall-clock time of the search, over all images.
+        course: How the adversarials came nearer, pass by pass, where that was asked for.
     """
 
     adversarials: Images
@@ -54,6 +56,7 @@ class AttackResult:
     backwards: Counts
     remarks: tuple[str, ...] = ()
     seconds: float = 0.0
+    course: Course | None = None
 
     @property
     def misclassified(self) -> Mask:
@@ -116,7 +119,9 @@ class Attack(ABC):
         """
         return True
 
-    def __call__(self, model: Any, images: Any, labels: Any, seed: Any = 0) -> AttackResult:
+    def __call__(
+        self, model: Any, images: Any, labels: Any, seed: Any = 0, *, course: bool = False
+    ) -> AttackResult:
         """Attacks a batch of images.
 
         Args:
@@ -125,6 +130,7 @@ class Attack(ABC):
                 :mod:`absynth.inputs` names; a copy is moved to the model's device.
             labels: Their true classes, whole numbers, shape (batch,).
             seed: The result is the same for the same seed, batch and machine.
+            course: Keep how the adversarials come nearer, which takes a little time at every pass.
 
         Raises:
             AbsynthError: If the images are no such batch, a pixel is NaN or outside [0, 1], a label is no
@@ -138,9 +144,12 @@ class Attack(ABC):
                     f"The attack '{self.name}' uses what a {type(model).__name__} does not have; leave it "
                     "out, as a suite does."
                 )
-            return as_given(self.search(door.model, door.images, door.labels, seed), door, self.norm)
+            found = self.search(door.model, door.images, door.labels, seed, course=course)
+            return as_given(found, door, self.norm)
 
-    def search(self, model: nn.Module, images: Images, labels: Labels, seed: int = 0) -> AttackResult:
+    def search(
+        self, model: nn.Module, images: Images, labels: Labels, seed: int = 0, *, course: bool = False
+    ) -> AttackResult:
         """The same for what has been through the door (:func:`absynth.attacks.door.opened`).
 
         Args:
@@ -148,6 +157,7 @@ class Attack(ABC):
             images: Clean images in the type that the model computes in, on its device.
             labels: Their classes.
             seed: Of the generators.
+            course: As in :meth:`__call__`.
 
         Raises:
             AbsynthError: If the model's answer to the clean images is NaN or no row of logits an image.
@@ -158,6 +168,8 @@ class Attack(ABC):
             with torch.no_grad():
                 logits = target(images)
             _check_logits(logits, labels)
+            if course:
+                target.recorder = Recorder(images, self.norm)
             wrong = misclassified(logits, labels)
             if isinstance(model, Averaged) and wrong.any():
                 wrong &= target.confirmed(images)
@@ -176,6 +188,9 @@ class Attack(ABC):
             target.backwards.to(images.device),
             tuple(dict.fromkeys(target.remarks)),
             time.perf_counter() - started,
+            None
+            if target.recorder is None
+            else target.recorder.course(distances, target.queries + target.backwards),
         )
 
 
@@ -244,6 +259,7 @@ def as_given(result: AttackResult, door: Opened, norm: Norm) -> AttackResult:
         result.backwards.to(home),
         result.remarks,
         result.seconds,
+        None if result.course is None else result.course.ending(distances, result.queries + result.backwards),
     )
 
 

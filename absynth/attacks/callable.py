@@ -106,6 +106,8 @@ class Callable(Attack):
                 raise AbsynthError(str(reason)) from reason.__cause__
             target.queries.copy_(forwards)
             target.backwards.copy_(backwards)
+            if target.recorder is not None:
+                target.recorder.restart()
             found = []
             for row in torch.arange(len(images), device=images.device).split(1):
                 try:

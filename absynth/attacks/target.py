@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from absynth.attacks.averaged import FRESH, Averaged
 from absynth.attacks.batch import Counts, Mask, Scalars
+from absynth.attacks.course import Recorder
 from absynth.inputs import whole_number
 from absynth.models.asked import find_asked
 from absynth.shapes import Images, Labels, Logits
@@ -59,6 +60,7 @@ class Target(nn.Module):
             on the CPU.
         backwards: How often a gradient was taken through its answer, likewise.
         remarks: What the result should say of the search, a sentence each; shared with all selections.
+        recorder: What writes down how near the adversarials come, if anything; shared likewise.
     """
 
     labels: Tensor
@@ -72,6 +74,7 @@ class Target(nn.Module):
         self.queries = torch.zeros(len(labels), dtype=torch.int64, device="cpu")
         self.backwards = torch.zeros_like(self.queries)
         self.remarks: list[str] = []
+        self.recorder: Recorder | None = None
         self._rows = torch.arange(len(labels), device="cpu")
 
     def select(self, rows: Counts | Mask) -> Target:
@@ -82,6 +85,7 @@ class Target(nn.Module):
         """
         part = Target(self.model, self.labels[rows])
         part.queries, part.backwards, part.remarks = self.queries, self.backwards, self.remarks
+        part.recorder = self.recorder
         part._rows = self._rows[rows.cpu()]
         return part
 
@@ -93,6 +97,9 @@ class Target(nn.Module):
         self.count()
         # a view, so that a model that asks for a gradient in what it is given does not ask for one in ours
         logits = connect(self.model(images.view_as(images)), images)
+        if self.recorder is not None:
+            found = misclassified(logits.detach(), self.labels)
+            self.recorder.note(self._rows, images.detach(), found, self.queries + self.backwards)
         on_backward(logits, self.count_backward)
         return logits
 

@@ -61,6 +61,12 @@ def bench(
             "these each attack comes; repeatable."
         ),
     ] = None,
+    courses: Annotated[
+        bool,
+        typer.Option(
+            "--courses", help="Keep how near each attack has come after how many passes, for the report."
+        ),
+    ] = False,
     details: Annotated[bool, typer.Option("--details", help="Show every attack by itself too.")] = False,
     markdown: Annotated[
         Path | None, typer.Option(help="Write the figures as Markdown, on MNIST beside the paper's.")
@@ -112,6 +118,7 @@ def bench(
         attacks=attack or (),
         budget=budget,
         certify_images=certify,
+        courses=courses,
     )
     if action == "status":
         with progress_display(not quiet) as progress:

@@ -53,6 +53,7 @@ def adapt_preset(
     attacks: Sequence[str] = (),
     budget: int | None = None,
     certify_images: int | None = None,
+    courses: bool = False,
 ) -> Preset:
     """A preset with some of its parts replaced.
 
@@ -68,6 +69,7 @@ def adapt_preset(
             or ``l2=my_file.py:make_attack`` for one.
         budget: Of those.
         certify_images: How many are certified, by any method.
+        courses: Keep how the adversarials come nearer, too.
 
     Raises:
         AbsynthError: If there is no such model or file, a model is for other data than those of the preset
@@ -104,6 +106,7 @@ def adapt_preset(
         budget=preset.budget if budget is None else budget,
         certify_images=preset.certify_images if certify_images is None else certify_images,
         fewer_certified=preset.fewer_certified if certify_images is None else {},
+        courses=preset.courses or courses,
     )
 
 
@@ -140,6 +143,7 @@ def read_preset(path: Path) -> Preset:
         draws = 20
         budget = 1000
         certify_images = 50
+        courses = true
 
         [attacks]
         l2 = ["ddn", "boundary", "my_attack.py:attack"]
@@ -329,4 +333,5 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "budget": _count,
     "certify_images": _number_of_images,
     "fewer_certified": _fewer_certified,
+    "courses": _flag,
 }

@@ -13,6 +13,7 @@ from rich.progress import TaskID
 from torch import Tensor, nn
 
 from absynth.attacks.base import Attack
+from absynth.attacks.course import Course
 from absynth.attacks.target import private_randomness
 from absynth.certify import Certifier
 from absynth.engine import Engine, Job, LocalEngine, run_jobs
@@ -20,6 +21,7 @@ from absynth.errors import AbsynthError
 from absynth.evaluate.attacks import choose_attacks, named
 from absynth.evaluate.candidates import check_candidate, first_images, masking_remarks
 from absynth.evaluate.certification import CertificateRecord, certificate_records
+from absynth.evaluate.courses import is_done, put_course, read_course
 from absynth.evaluate.data import read_for
 from absynth.evaluate.models import identity, load_classifier
 from absynth.evaluate.proofs import ProofTask, has_proof, plan_proofs, put_proof, read_proof
@@ -52,6 +54,7 @@ class BenchmarkResult:
         broken: Why users' own attacks do not count for a model and norm, a sentence each; such an attack has
             no tasks and records of them here.
         certificates: By model, what is proven of the images; models without proofs are missing.
+        courses: How each task's attack came nearer, by the task's key, where that was kept.
     """
 
     preset: Preset
@@ -64,13 +67,31 @@ class BenchmarkResult:
     refused: dict[str, str] = field(default_factory=dict)
     broken: tuple[str, ...] = ()
     certificates: dict[str, list[CertificateRecord]] = field(default_factory=dict)
+    courses: dict[str, Course] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a task came to.
+
+    Attributes:
+        records: One an image.
+        adversarials: Their images.
+        backwards: The backward passes that each took.
+        course: How they came nearer, where that was asked for.
+    """
+
+    records: list[Record]
+    adversarials: Tensor
+    backwards: list[int]
+    course: Course | None
 
 
 def run_task(
-    model: nn.Module, task: Task, images: Tensor, labels: Tensor, attack: Attack
-) -> tuple[list[Record], Tensor, list[int]]:
-    """The records of one task, its adversarial images, and the backward passes that each took."""
-    result = attack(model, images, labels, seed=task.seed)
+    model: nn.Module, task: Task, images: Tensor, labels: Tensor, attack: Attack, course: bool
+) -> Done:
+    """Runs one task."""
+    result = attack(model, images, labels, seed=task.seed, course=course)
     records = [
         Record(
             model=task.model,
@@ -87,7 +108,7 @@ def run_task(
         )
         for row, index in enumerate(task.indices)
     ]
-    return records, result.adversarials.cpu(), result.backwards.tolist()
+    return Done(records, result.adversarials.cpu(), result.backwards.tolist(), result.course)
 
 
 def run_proof(
@@ -167,11 +188,11 @@ class _Benchmark:
             for task in tasks:
                 if name in self.refused:
                     break  # by what it answered to other images
-                if store.has(task):
+                if is_done(store, task, courses=preset.courses):
                     self.progress.advance(self.bar)
                     continue
-                rows = torch.tensor(task.indices)
-                arguments = (task, images[rows], labels[rows], attacks[task.norm, task.attack])
+                rows, single = torch.tensor(task.indices), attacks[task.norm, task.attack]
+                arguments = (task, images[rows], labels[rows], single, preset.courses)
                 note = f"{name}, {task.norm} {task.attack}"
                 refuse = partial(self._refuse_task, task)
                 yield Job(note, run_task, shared, arguments, partial(self._finish_task, task), refuse)
@@ -243,11 +264,12 @@ class _Benchmark:
         """Whether neither the model nor the attack of a task was left out."""
         return task.model not in self.refused and (task.model, task.norm, task.attack) not in self.broken
 
-    def _finish_task(self, task: Task, value: tuple[list[Record], Tensor, list[int]], seconds: float) -> None:
-        records, adversarials, backwards = value
+    def _finish_task(self, task: Task, value: Done, seconds: float) -> None:
+        if value.course is not None:
+            put_course(self.store, task, value.course)
         if not self.store.has(task):
-            self.store.put_json("backwards", task.key, {"backwards": backwards})
-        self.store.put(task, records, adversarials, seconds)
+            self.store.put_json("backwards", task.key, {"backwards": value.backwards})
+        self.store.put(task, value.records, value.adversarials, seconds)
         self.progress.advance(self.bar)
 
 
@@ -305,6 +327,17 @@ def run_benchmark(
     for proof in state.proofs:
         if proof.model not in state.refused and has_proof(store, proof):
             certificates.setdefault(proof.model, []).extend(read_proof(store, proof))
+    courses = {task.key: read_course(store, task) for task in kept} if preset.courses else {}
     return BenchmarkResult(
-        preset, accuracy, hashes, kept, records, seconds, remarks, state.refused, broken, certificates
+        preset=preset,
+        clean_accuracy=accuracy,
+        weights=hashes,
+        tasks=kept,
+        records=records,
+        seconds=seconds,
+        remarks=remarks,
+        refused=state.refused,
+        broken=broken,
+        certificates=certificates,
+        courses=courses,
     )

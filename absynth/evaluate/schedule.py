@@ -108,7 +108,7 @@ def benchmark_schedule(
         AbsynthError: As for :func:`absynth.evaluate.runner.run_benchmark`, or if no task has a known time.
     """
     models = list(planned_tasks(preset, progress, load_model))
-    times = [time for planned in models for time in task_times(store, planned.tasks)]
+    times = [time for one in models for time in task_times(store, one.tasks, courses=preset.courses)]
     known = [time.estimate if time.measured is None else time.measured for time in times]
     seconds = [duration for duration in known if duration is not None]
     if not seconds:

@@ -9,13 +9,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from absynth.attacks.course import Course
 from absynth.certify.certificate import is_closed
 from absynth.errors import AbsynthError
 from absynth.evaluate.certification import CertificateRecord
 from absynth.evaluate.runner import BenchmarkResult
 from absynth.evaluate.store import Record
 from absynth.evaluate.summaries import ALL
+from absynth.evaluate.tasks import Task
 from absynth.norms import Norm
+
+LOOKS = (10, 100, 1_000, 10_000)
+"""Numbers of forward and backward passes after which to say how near an attack had come."""
 
 GEOMETRIC = "exact"
 """The search of a certificate, which is no attack to be ranked."""
@@ -39,6 +44,8 @@ class Standing:
         within_ten: The same for 10 %.
         queries: Mean number of forward passes an image.
         seconds: Mean wall-clock time an image; None if not known.
+        course: The median of distance over exact radius after so many passes as :data:`LOOKS` says; empty
+            where the benchmark did not keep that.
     """
 
     model: str
@@ -51,6 +58,7 @@ class Standing:
     within_ten: float
     queries: float
     seconds: float | None
+    course: tuple[float, ...] = ()
 
 
 def exact_radii(records: Iterable[CertificateRecord]) -> dict[tuple[Norm, int], float]:
@@ -117,8 +125,9 @@ def _of_norm(
     if not by_attack:
         return []
     spent: dict[str, list[float]] = {}
-    for task in result.tasks:
-        if (task.model, task.norm) == (model, norm) and task.key in result.seconds:
+    tasks = [task for task in result.tasks if (task.model, task.norm) == (model, norm)]
+    for task in tasks:
+        if task.key in result.seconds:
             spent.setdefault(task.attack, []).append(result.seconds[task.key] / len(task.indices))
 
     def standing(
@@ -130,11 +139,12 @@ def _of_norm(
             attack=attack,
             images=len(ratios),
             success=float(ratios.isfinite().double().mean()),
-            ratio=float(ratios.quantile(0.5, interpolation="higher")),
+            ratio=_median(ratios),
             within_one=float((ratios <= 1.01).double().mean()),
             within_ten=float((ratios <= 1.1).double().mean()),
             queries=queries,
             seconds=seconds,
+            course=_course([task for task in tasks if task.attack == attack], result.courses, truth),
         )
 
     rows, ratios = [], dict[str, dict[int, float]]()
@@ -158,3 +168,28 @@ def _of_norm(
         seconds = sum(times) if len(times) == len(rows) else None
         rows.append(standing(ALL, torch.tensor(best, dtype=torch.float64), queries, seconds))
     return rows
+
+
+def _median(ratios: Float[Tensor, "images"]) -> float:
+    """The upper one of the two in the middle, where they are two."""
+    return float(ratios.quantile(0.5, interpolation="higher"))
+
+
+def _course(
+    tasks: Sequence[Task], courses: Mapping[str, Course], truth: Mapping[tuple[Norm, int], float]
+) -> tuple[float, ...]:
+    """The medians after so many passes as are looked at; none if a course is missing."""
+    if not tasks or any(task.key not in courses for task in tasks):
+        return ()
+    found = []
+    for passes in LOOKS:
+        ratios = [
+            distance / truth[task.norm, index]
+            for task in tasks
+            for index, distance in zip(
+                task.indices, courses[task.key].after(passes, len(task.indices)).tolist(), strict=True
+            )
+            if (task.norm, index) in truth
+        ]
+        found.append(_median(torch.tensor(ratios, dtype=torch.float64)))
+    return tuple(found)

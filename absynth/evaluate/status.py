@@ -11,6 +11,7 @@ from torch import nn
 
 from absynth.evaluate.attacks import choose_attacks, named
 from absynth.evaluate.candidates import check_candidate, first_images
+from absynth.evaluate.courses import is_done
 from absynth.evaluate.data import read_for
 from absynth.evaluate.models import identity, load_classifier
 from absynth.evaluate.proofs import ProofTask, has_proof, plan_proofs
@@ -76,18 +77,21 @@ class Planned:
     proofs: list[list[ProofTask]]
 
 
-def model_status(store: ResultStore, model: str, tasks: Sequence[Task]) -> ModelStatus:
+def model_status(
+    store: ResultStore, model: str, tasks: Sequence[Task], *, courses: bool = False
+) -> ModelStatus:
     """How far one model is; each attack is taken to need as long an image as it did so far.
 
     Args:
         store: Where finished tasks are.
         model: Its name.
         tasks: All of its tasks.
+        courses: Whether their courses are asked for, too.
 
     Raises:
         AbsynthError: If a file of the store is damaged.
     """
-    times = task_times(store, tasks)
+    times = task_times(store, tasks, courses=courses)
     left = [time for time in times if not time.done]
     return ModelStatus(
         model,
@@ -99,17 +103,18 @@ def model_status(store: ResultStore, model: str, tasks: Sequence[Task]) -> Model
     )
 
 
-def task_times(store: ResultStore, tasks: Sequence[Task]) -> list[TaskTime]:
+def task_times(store: ResultStore, tasks: Sequence[Task], *, courses: bool = False) -> list[TaskTime]:
     """What the tasks of one model took or may take.
 
     Args:
         store: Where finished tasks are.
         tasks: All of the model.
+        courses: Whether their courses are asked for, too.
 
     Raises:
         AbsynthError: If a file of the store is damaged.
     """
-    done = {task.key for task in tasks if store.has(task)}
+    done = {task.key for task in tasks if is_done(store, task, courses=courses)}
     measured = {task.key: store.seconds(task) if task.key in done else None for task in tasks}
     spent: defaultdict[str, float] = defaultdict(float)
     images: defaultdict[str, int] = defaultdict(int)
@@ -155,7 +160,7 @@ def benchmark_status(
     """
     return [
         replace(
-            model_status(store, planned.model, planned.tasks),
+            model_status(store, planned.model, planned.tasks, courses=preset.courses),
             remarks=(*planned.remarks, *_unproven(store, planned)),
         )
         for planned in planned_tasks(preset, progress, load_model)

@@ -107,6 +107,7 @@ class Preset:
         certify_images: How many of the attacked images are certified, in the norms of the attacks, of every
             model that has proofs; none by default.
         fewer_certified: By method of certifying, how many of them it gets, where that is not all.
+        courses: Whether to keep how the adversarials came nearer, pass by pass.
     """
 
     models: tuple[str, ...]
@@ -124,6 +125,7 @@ class Preset:
     budget: int | None = None
     certify_images: int = 0
     fewer_certified: Mapping[str, int] = field(default_factory=dict)
+    courses: bool = False
 
     def __post_init__(self) -> None:
         """Sees that there is something to do and that its parts fit together.

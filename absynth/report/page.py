@@ -27,6 +27,7 @@ from absynth.report.curves import Certificates, Curve, curves_section, describe_
 from absynth.report.drawing import Panel, Section, drawing_style, save_panel, to_svg
 from absynth.report.figures.adversarials import originals, pixels_section, smallest_section
 from absynth.report.figures.confidence import DIGITS, MODELS, confidence_section
+from absynth.report.figures.courses import courses_section
 from absynth.report.figures.distal import USUAL, distal_section
 from absynth.report.figures.latents import latents_section
 from absynth.report.figures.synthesis import synthesis_section
@@ -269,6 +270,10 @@ def _sections(
         "figure-5": (
             "Figure 5. L0 adversarials from the four quarters of the distances",
             lambda key, title: pixels_section(key, title, results, seed),
+        ),
+        "courses": (
+            "How near each attack had come, pass by pass",
+            lambda key, title: courses_section(key, title, results, certificates),
         ),
         "latents": (
             "Samples and latent walks",
