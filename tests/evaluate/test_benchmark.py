@@ -29,7 +29,7 @@ from absynth.evaluate.tasks import (
     plan,
     weights_hash,
 )
-from absynth.models.cnn import CNN
+from absynth.models.cnn import CNN, Binarized
 from absynth.progress import progress_display
 from absynth.zoo import model_names
 
@@ -182,6 +182,18 @@ def test_an_attack_may_get_fewer_images():
     for task in make_plan(Linear(), preset=preset):
         counts[task.attack] = counts.get(task.attack, 0) + len(task.indices)
     assert counts == {"fgsm": 2, "bim": 6, "pointwise": 6}
+
+
+def test_an_attack_stands_in_for_others_where_it_applies():
+    attacks = {"linf": ("bim", "threshold"), "l2": ("ddn",), "l0": ("fmn", "threshold")}
+    preset = replace(PRESET, suite="broad", attacks=attacks, instead_of={"threshold": ("bim", "ddn")})
+
+    def planned(model: nn.Module) -> set[tuple[str, str]]:
+        return {(task.norm, task.attack) for task in make_plan(model, preset=preset)}
+
+    both = {("l2", "ddn"), ("l0", "fmn")}
+    assert planned(CNN(2)) == both | {("linf", "bim")}
+    assert planned(Binarized(CNN(2))) == both | {("linf", "threshold"), ("l0", "threshold")}
 
 
 def test_attacks_that_do_not_apply_are_left_out():
