@@ -29,7 +29,7 @@ def test_pictures_of_adversarials_are_read_with_the_same_wrong_class(
     norm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, folder = tmp_path / "found.npz", tmp_path / "pictures"
-    command = ["attack", "--model", "cnn", "--norm", norm, "-n", "12", "--quiet"]
+    command = ["attack", "--model", "cnn", "--norm", norm, "-n", "4", "--quiet"]
     run(monkeypatch, *command, "--out", str(out), "--png", str(folder))
     with np.load(out) as found:
         arrays = {name: found[name] for name in found.files}
@@ -59,7 +59,7 @@ def test_what_attack_writes_is_data_for_every_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "found.npz"
-    run(monkeypatch, "attack", "--model", "cnn", "-n", "10", "--quiet", "--out", str(out))
+    run(monkeypatch, "attack", "--model", "cnn", "-n", "4", "--quiet", "--out", str(out))
     with np.load(out) as found:
         images, labels = torch.from_numpy(found["adversarials"]), torch.from_numpy(found["labels"])
     dataset = read_dataset(out, "test")

@@ -4,12 +4,14 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import absynth
+from absynth.cli import main
 from absynth.inference import CodebookABS
 from absynth.inference.codebook import draw_latents
 from absynth.models.vae import Decoder
@@ -19,6 +21,22 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "absynth.cli", *arguments], capture_output=True, text=True, check=False
     )
+
+
+@pytest.fixture
+def prints(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that must end well, in this process, and returns what it printed."""
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def prints(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["absynth", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        assert not ended.value.code, printed.err
+        return printed.out
+
+    return prints
 
 
 def test_help_is_quick():
@@ -68,10 +86,11 @@ def test_classify_reads_pictures_and_abstains_on_noise(pictures):
     assert decisions[0]["confidence"] > decisions[0]["runner_up_confidence"]
 
 
-def test_classify_prints_a_sentence(pictures):
+@pytest.mark.usefixtures("shipped_once")
+def test_classify_prints_a_sentence(pictures, prints):
     folder, label = pictures
-    result = run("classify", str(folder / "digit.png"), "--model", "codebook-abs")
-    assert f"digit.png: {label}, confidence" in result.stdout
+    printed = prints("classify", str(folder / "digit.png"), "--model", "codebook-abs")
+    assert f"digit.png: {label}, confidence" in printed
 
 
 @pytest.fixture(scope="module")
@@ -83,39 +102,30 @@ def small_codebook(tmp_path_factory):
     return str(folder)
 
 
-def test_certify_writes_radii_and_tables(small_codebook, tmp_path):
+def test_certify_writes_radii_and_tables(small_codebook, prints, tmp_path):
     out = tmp_path / "radii.csv"
-    norms = "l2,l1,linf,l0"
-    result = run(
-        "certify", "--model", small_codebook, "--norm", norms, "-n", "3", "--out", str(out), "--quiet"
-    )
-    assert result.returncode == 0, result.stderr
+    options = ("--model", small_codebook, "--norm", "l2,l1,linf,l0", "-n", "3", "--out", str(out), "--quiet")
+    assert "at once" in prints("certify", *options)
     assert len(out.read_text().splitlines()) == 1 + 3 * 4
-    assert "at once" in result.stdout
 
 
-def test_audit_and_speed_print_a_table(small_codebook, tmp_path):
+def test_audit_and_speed_print_a_table(small_codebook, prints, tmp_path):
     options = ("--model", small_codebook, "--norm", "l0", "-n", "3")
-    audited = run("audit", *options, "--points", "20", "--out", str(tmp_path / "audit"), "--quiet")
-    assert audited.returncode == 0, audited.stderr
-    assert "violations" in audited.stdout
-    timed = run("speed", *options, "--prototypes", "2,5")
-    assert timed.returncode == 0, timed.stderr
-    assert "prototypes a class" in " ".join(timed.stdout.split())
+    audit = ("audit", *options, "--points", "20", "--out", str(tmp_path / "audit"), "--quiet")
+    assert "violations" in prints(*audit)
+    assert "prototypes a class" in " ".join(prints("speed", *options, "--prototypes", "2,5").split())
 
 
-def test_a_majority_is_certified_and_audited(small_codebook, tmp_path):
+def test_a_majority_is_certified_and_audited(small_codebook, prints, tmp_path):
     out = tmp_path / "radii.csv"
     options = ("--model", small_codebook, "-n", "2", "--quiet", "--set", "samples=100")
     smoothing = ("--norm", "l2,l1", "--method", "smoothing", "--set", "sigma=0.1")
-    certified = run("certify", *options, *smoothing, "--out", str(out))
-    assert certified.returncode == 0, certified.stderr
+    printed = prints("certify", *options, *smoothing, "--out", str(out))
     assert len(out.read_text().splitlines()) == 1 + 2 * 2
-    assert "probability of 99.9 %" in " ".join(certified.stdout.split())
+    assert "probability of 99.9 %" in " ".join(printed.split())
     ablation = ("--norm", "l0", "--method", "ablation", "--set", "kept=700")
-    audited = run("audit", *options, *ablation, "--points", "4", "--out", str(tmp_path / "audit"))
-    assert audited.returncode == 0, audited.stderr
-    assert "violations" in audited.stdout
+    audit = ("audit", *options, *ablation, "--points", "4", "--out", str(tmp_path / "audit"))
+    assert "violations" in prints(*audit)
 
 
 def test_a_mistake_is_told_to_the_shell(pictures):
