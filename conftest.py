@@ -1,13 +1,14 @@
 """Checks of types and shapes for all tests, sparingly for functions that one test calls many times.
 
 A check takes longer than a step of a search on a small model, and a test of a search calls the same functions
-thousands of times. So every function is checked at its first calls in each test, and then at one in many. This
-file is read before the package is imported, and must not import it.
+thousands of times. So every function is checked at its first calls in each test, and then at one in many.
+This file is read before the package is imported, and must not import it.
 """
 
 from __future__ import annotations
 
 import functools
+import sys
 from collections import Counter
 from collections.abc import Callable
 from types import CodeType, FunctionType
@@ -60,6 +61,12 @@ jaxtyping.jaxtyped = sparing(jaxtyping.jaxtyped)  # where the import hook takes 
 def pytest_runtest_setup() -> None:
     """Counts the calls of every test from 0."""
     _calls.clear()
+
+
+@pytest.fixture
+def every_call_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests whose calls differ from one another in what they are given."""
+    monkeypatch.setitem(globals(), "FIRST", sys.maxsize)
 
 
 @pytest.fixture

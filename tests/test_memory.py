@@ -64,9 +64,13 @@ def extra_memory(name: str, settings: str, count: int, megabytes: int | None = N
 
 
 @LINUX
-@pytest.mark.parametrize("name", ["cnn", "codebook-binary-abs", "abs"])
-def test_ten_thousand_images_at_once_need_less_than_two_gigabytes(name: str) -> None:
-    assert extra_memory(name, "", 10_000) < 2e9
+@pytest.mark.parametrize(
+    ("name", "count"),
+    # the search takes long, so a quarter of the images must do with a quarter of the memory
+    [("cnn", 10_000), ("codebook-binary-abs", 10_000), ("abs", 2_500)],
+)
+def test_ten_thousand_images_at_once_need_less_than_two_gigabytes(name: str, count: int) -> None:
+    assert extra_memory(name, "", count) < 2e9 * count / 10_000
 
 
 @LINUX

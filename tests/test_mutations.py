@@ -287,7 +287,7 @@ def bounded() -> Iterator[None]:
         assert most_memory() - before < MEMORY
 
 
-@pytest.mark.usefixtures("bounded")
+@pytest.mark.usefixtures("bounded", "every_call_checked")
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_mutated_file_is_read_or_refused_in_one_sentence(name: str, tmp_path: Path) -> None:
     path, read = FORMATS[name](tmp_path)

@@ -25,6 +25,13 @@ def test_a_wrong_shape_is_told_at_the_first_calls_and_at_one_in_many(first_and_t
     assert told == 4
 
 
+@pytest.mark.usefixtures("every_call_checked")
+def test_a_test_may_have_every_call_checked() -> None:
+    for _ in range(300):
+        with pytest.raises(TypeCheckError, match="distance"):
+            distance(torch.zeros(2, 4, 4), torch.zeros(2, 4, 4), "l2")
+
+
 def test_every_test_begins_anew() -> None:
     with pytest.raises(TypeCheckError, match="distance"):
         distance(torch.zeros(2, 4, 4), torch.zeros(2, 4, 4), "l2")

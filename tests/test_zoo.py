@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,12 @@ from absynth.training.adversarial import measure_robustness
 from absynth.training.recipes.madry import EXAMINER
 from absynth.zoo import load, model_folder, model_names
 
+LARGE = ("certified-abs", "certified-binary-abs")
+"""Decoding their codebooks takes half a minute, so these come from the cache that all other tests use."""
+
+CACHE = os.environ.get("ABSYNTH_CACHE", "")
+"""Where that is; by default in the user's home."""
+
 
 @pytest.fixture(scope="module")
 def _each_codebook_decoded_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -30,7 +37,10 @@ def _each_codebook_decoded_once(tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="module", params=model_names())
 def shipped(request: pytest.FixtureRequest, _each_codebook_decoded_once: None) -> PretrainedModel:
-    return load(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param in LARGE:
+            patch.setenv("ABSYNTH_CACHE", CACHE)
+        return load(request.param)
 
 
 @pytest.fixture(scope="module")
