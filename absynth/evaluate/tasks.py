@@ -198,7 +198,7 @@ PRESETS: dict[str, Preset] = {
             "linf": ("fmn", "threshold"),
             "l0": ("fmn", "threshold"),
         },
-        # these take as long and find nothing nearer where there is a threshold
+        # where there is a threshold these take as long, and seldom find anything nearer
         instead_of={"threshold": ("ddn", "fmn")},
         images=10,
         clean_images=1000,
