@@ -163,18 +163,14 @@ class Threshold(Attack):
         if len(rows) == 0:
             return best
         clean, far = images[rows], best[rows]
-        # the rank of each flip, from 0 for the cheapest; what is not flipped comes after them
-        costs = _costs(clean, "linf").masked_fill(far == clean, torch.inf).flatten(1)
-        rank = costs.argsort(dim=1).argsort(dim=1).view_as(clean)
+        costs = _costs(clean, "linf")
 
-        def path(kept: Scalars) -> Images:
-            return torch.where(rank < kept[:, None, None, None], far, clean)
+        def path(position: Scalars) -> Images:
+            return torch.where(costs <= position[:, None, None, None], far, clean)
 
-        every = (far != clean).flatten(1).sum(dim=1)
-        steps = int(every.max()).bit_length()  # until less than one flip is between the two ends
-        flips = every.to(images.dtype)
-        kept = bisect(target.select(rows), path, torch.zeros_like(flips), flips, steps=steps)
-        return best.index_copy(0, rows, path(kept))
+        start = costs.flatten(1).amax(dim=1)
+        position = bisect(target.select(rows), path, torch.zeros_like(start), start, steps=20)
+        return best.index_copy(0, rows, path(position))
 
     def _exchange(self, target: Target, images: Images, best: Images, found: Mask) -> Images:
         """Takes one flip back for cheaper ones that do as much, the most expensive flip first."""
