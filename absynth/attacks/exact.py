@@ -23,7 +23,7 @@ class ExactSearch(Attack):
 
     Attributes:
         name: Name in suites and records.
-        norm: L2, L1 or Linf; in L0 the smallest adversarial is a combinatorial problem.
+        norm: L2, L1 or Linf.
     """
 
     name: str
@@ -35,7 +35,7 @@ class ExactSearch(Attack):
         return {}
 
     def applies_to(self, model: nn.Module) -> bool:
-        """Whether the model has exact certificates: prototypes decide, with nothing or a clamp in front."""
+        """Whether the model has exact certificates: prototypes decide."""
         from absynth.certify import certifiable
 
         scope = certifiable(model, "pairs")

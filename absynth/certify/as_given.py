@@ -42,4 +42,4 @@ def for_given(certificate: Certificate, given: Given) -> Certificate:
         return replace(certificate, radius=radius)
     # an adversarial may be further from the image as it was given, too; where there is none, none appears
     gap = (certificate.gap + 2 * moved).where(certificate.gap > 0, certificate.gap)
-    return replace(certificate, radius=radius, gap=gap, closed=is_closed(gap, radius))
+    return replace(certificate, radius=radius, gap=gap, closed=is_closed(gap, radius, certificate.norm))

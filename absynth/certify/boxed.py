@@ -22,7 +22,6 @@ import torch
 from scipy.optimize import linprog
 
 from absynth.certify.contest import AHEAD, Array, Contest, Rows
-from absynth.certify.polytope import furthest_behind
 
 NEARLY = 1e-4
 """How much more than the bound the size is that a point is looked for within."""
@@ -107,8 +106,8 @@ def project_in_box(contest: Contest, known: float, limit: float, end: float) -> 
             # Where the closed form falls short of the program by rounding, the size still grows.
             aim = max(bound + NEARLY, aim + NEARLY)
             continue
-        worst = furthest_behind(contest.behind(found.step), rows, -ahead / 2)
-        if len(worst) == 0:
+        missed = contest.missed(found.step, rows, ahead / 2)
+        if len(missed) == 0:
             return Nearest(bound, found.step)
-        rows = np.concatenate([rows, worst])
+        rows = np.concatenate([rows, missed])
     return Nearest(bound, None)

@@ -13,33 +13,17 @@ from __future__ import annotations
 import heapq
 import math
 import time
-from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
 
 from absynth.certify.boxed import Nearest
-from absynth.certify.contest import AHEAD, Array, Contest, Rows
+from absynth.certify.contest import AHEAD, Array, Contest
 from absynth.certify.fees import Fees, fees_of
-from absynth.certify.polytope import CUTS, furthest_behind
+from absynth.certify.polytope import CUTS
 
 SHARES = (0.5, 0.15)
 """Shares of its hull's straight part from which on a pixel pays in what is proposed."""
-
-
-@dataclass
-class _Pool:
-    """Own prototypes whose constraints have been of use, for all nodes of one rival."""
-
-    rows: Rows
-    gradients: Array
-    ahead: Array
-    proven: Array
-
-    @classmethod
-    def of(cls, contest: Contest, rows: Rows) -> _Pool:
-        ahead = contest.wanted[rows] + AHEAD + contest.field.slack
-        return cls(rows, contest.gradients(rows), ahead, contest.less_slack(rows))
 
 
 class _Branching:
@@ -52,7 +36,7 @@ class _Branching:
 
     def __init__(self, contest: Contest, limit: float) -> None:
         self.contest = contest
-        self.pool = _Pool.of(contest, np.array([contest.field.start]))
+        self.pool = contest.pool(np.array([contest.field.start]))
         self.best = limit
         self.step: Array | None = None
 
@@ -66,14 +50,13 @@ class _Branching:
             proven = fees.bound(pool.gradients, pool.proven, weights)
             if proven >= self.best:
                 return proven, weights, step, False
-            behind = self.contest.behind(step)
-            if behind[pool.rows].max() > -AHEAD / 2:
+            if (pool.gradients @ step < pool.ahead - AHEAD / 2 - self.contest.field.slack).any():
                 # The solver has not met its own constraints.
                 return proven, weights, step, False
-            worst = furthest_behind(behind, pool.rows, -AHEAD / 2 - self.contest.field.slack)
-            if len(worst) == 0:
+            missed = self.contest.missed(step, pool.rows, AHEAD / 2 + self.contest.field.slack)
+            if len(missed) == 0:
                 return proven, weights, step, True
-            self.pool = _Pool.of(self.contest, np.concatenate([pool.rows, worst]))
+            self.pool = self.contest.pool(np.concatenate([pool.rows, missed]))
         return proven, weights, step, False
 
     def propose(self, fees: Fees, weights: Array, step: Array) -> None:

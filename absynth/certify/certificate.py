@@ -12,7 +12,7 @@ from absynth.norms import Norm
 from absynth.shapes import Images
 
 GAP = 1e-3
-"""A gap of at most this, or of this share of a radius above 1, counts as closed."""
+"""A gap of at most this, or of this share of a radius above 1, counts as closed; in L0 one pixel does."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Certificate:
             gap is what remained.
         adversarials: These adversarials, float32, where exact; the image itself where it is misclassified,
             NaN where none was found.
-        closed: Whether each gap is at most 1e-3, or 1e-3 of a radius above 1, where exact.
+        closed: Whether each gap is at most 1e-3, or 1e-3 of a radius above 1, where exact; in L0 whether it
+            is at most the one pixel that the smallest adversarial has more than the radius.
         confidence: The probability that the radius of an image, each by itself, holds; None if it is certain.
             An image may then have a radius of 0 because the method abstained.
     """
@@ -67,9 +68,11 @@ class Certificate:
 
 
 @overload
-def is_closed(gap: Tensor, radius: Tensor) -> Tensor: ...
+def is_closed(gap: Tensor, radius: Tensor, norm: Norm) -> Tensor: ...
 @overload
-def is_closed(gap: float, radius: float) -> bool: ...
-def is_closed(gap: Tensor | float, radius: Tensor | float) -> Tensor | bool:
-    """Whether a gap is at most 1e-3, or 1e-3 of a radius above 1."""
+def is_closed(gap: float, radius: float, norm: Norm) -> bool: ...
+def is_closed(gap: Tensor | float, radius: Tensor | float, norm: Norm) -> Tensor | bool:
+    """Whether a gap is at most 1e-3, or 1e-3 of a radius above 1; in L0 whether it is at most a pixel."""
+    if norm == "l0":
+        return gap <= 1
     return (gap <= GAP) | (gap <= GAP * radius)

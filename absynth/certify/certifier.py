@@ -44,11 +44,11 @@ def certify(
             (:func:`absynth.certify.as_given.for_given`).
         labels: The true classes, whole numbers of shape (batch,).
         norm: ``"l2"``, ``"l1"``, ``"linf"`` or ``"l0"``, or the order of one.
-        exact: Also find the smallest adversarials, which shows how tight the radii are, with nothing or a
-            clamp in front. An image takes 30 seconds at the most, or as many as
-            ``method=Pairs(seconds=...)`` says (:class:`absynth.certify.provers.prototypes.Pairs`);
-            ``gap`` and ``closed`` tell what is left. For L0, and behind the threshold, that is a
-            combinatorial problem: the answer is then the bound, with a warning and ``exact=False``.
+        exact: Also find the smallest adversarials, which shows how tight the radii are. An image takes 30
+            seconds at the most, or as many as ``method=Pairs(seconds=...)`` says
+            (:class:`absynth.certify.provers.prototypes.Pairs`); ``gap`` and ``closed`` tell what is left. In
+            L0 they are found behind the threshold alone, and of one channel: elsewhere the answer is the
+            bound, with a warning and ``exact=False``.
         batch_size: Images certified together, if the memory holds so many (:mod:`absynth.memory`).
         progress: Display to report to.
         method: One of :data:`absynth.certify.provers.METHODS`, with its settings or by name; by default the

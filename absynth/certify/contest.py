@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from absynth.certify.halfspace import crossing
+from absynth.certify.polytope import furthest_behind
 from absynth.certify.rounding import double_slack
 from absynth.certify.scan import Batch, exact_scores
 from absynth.certify.search import Search
@@ -64,6 +65,23 @@ class Field:
 
 
 @dataclass(frozen=True)
+class Pool:
+    """Own prototypes whose constraints are of use against a rival.
+
+    Attributes:
+        rows: Which.
+        gradients: g_k, one row each.
+        ahead: What ⟨g_k, δ⟩ has to be so that the model says itself that the rival wins.
+        proven: What it is at least wherever the model may say so.
+    """
+
+    rows: Rows
+    gradients: Array
+    ahead: Array
+    proven: Array
+
+
+@dataclass(frozen=True)
 class Contest:
     """One rival against all own prototypes: it wins where ⟨g_k, δ⟩ ≥ m_k for all of them.
 
@@ -91,6 +109,21 @@ class Contest:
         """By how much each own prototype still beats the rival after a step: m_k − ⟨g_k, δ⟩."""
         rival = self.rival.cpu().numpy()
         return self.wanted - 2 * (rival @ step - self.field.own @ step.astype(np.float32))
+
+    def missed(self, step: Array, rows: Rows, enough: float) -> Rows:
+        """The own prototypes that the rival is least ahead of after a step, as far as that is not enough.
+
+        Args:
+            step: δ.
+            rows: Own prototypes that are looked at already.
+            enough: By how much it has to be ahead.
+        """
+        return furthest_behind(self.behind(step), rows, -enough)
+
+    def pool(self, rows: Rows) -> Pool:
+        """Some own prototypes and what they ask for."""
+        ahead = self.wanted[rows] + AHEAD + self.field.slack
+        return Pool(rows, self.gradients(rows), ahead, self.less_slack(rows))
 
     def rounding(self, rows: Int64[Tensor, "some"]) -> Tensor:
         """What a margin of a mixture of some own prototypes can be off by in float64."""

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from absynth.certify.boxed import project_in_box
 from absynth.certify.branching import project_with_fees
-from absynth.certify.contest import Contest, Field, preimage
-from absynth.certify.front import GREY, Clamp
+from absynth.certify.contest import Array, Contest, Field, preimage
+from absynth.certify.flips import flipped_image, project_by_flips, project_by_levels
+from absynth.certify.front import GREY, Clamp, Threshold
 from absynth.certify.growth import diameter
+from absynth.certify.halfspace import whole
 from absynth.certify.polytope import project
 from absynth.certify.scan import Batch, exact_scores
 from absynth.certify.search import NEAR, Search
@@ -37,6 +39,9 @@ WIDENING = 1.3
 
 NARROW = 1.03
 """The same behind a clamp, where a rival takes longer to look at and pairs come nearer to the truth."""
+
+FURTHER = 1 + 1e-9
+"""Makes up for the rounding of a cost."""
 
 SHARE = 0.5
 """Of the time that is left to an image, what one rival may take, so that others get some, too."""
@@ -99,11 +104,14 @@ class Solver:
         best = Solution(known, None, math.inf)
         proven: dict[int, float] = {}
         widening = WIDENING if self.search.codebook.front == GREY else NARROW
-        reach = widening * known + 0.01
+        covered, reach = known, self._further(batch, known, widening)
         while True:
             within = min(reach, best.distance)
-            rivals, bounds = self.search.rivals_within(batch, slack, within)
-            for rival, bound in zip(rivals.tolist(), bounds.tolist(), strict=True):
+            near = self.search.rivals_within(batch, slack, within)
+            if near is None:
+                break
+            covered, (rivals, bounds) = within, near
+            for rival, bound in zip(rivals.tolist(), self._whole(batch, bounds).tolist(), strict=True):
                 now = time.monotonic()
                 if rival in proven or bound >= best.distance - ENOUGH or now >= end:
                     proven.setdefault(rival, bound)
@@ -113,12 +121,35 @@ class Solver:
                 found = self._project(contest, bound, limit, now + SHARE * (end - now))
                 proven[rival] = max(bound, found.radius)
                 best = min(best, found, key=lambda solution: solution.distance)
-            if reach >= min(best.distance, self.diameter) or time.monotonic() >= end:
+            if reach >= BEYOND * min(best.distance, self.diameter) or time.monotonic() >= end:
                 break
-            reach *= widening
+            reach = self._further(batch, reach * FURTHER, widening)
             widening = min(widening**2, WIDENING)
-        beyond = within * BEYOND if within < self.diameter else math.inf
-        return Solution(max(known, min([*proven.values(), beyond])), best.adversarial, best.distance)
+        beyond = covered * BEYOND if covered < self.diameter else math.inf
+        # in float32, the type of the image, it could be rounded up
+        least = batch.image.new_tensor([min([*proven.values(), beyond])], dtype=torch.float64)
+        radius = self._whole(batch, least)
+        return Solution(max(known, float(radius)), best.adversarial, best.distance)
+
+    def _whole(self, batch: Batch, bounds: Float[Tensor, "some"]) -> Float[Tensor, "some"]:
+        """Bounds, rounded up to distances that exist."""
+        return whole(bounds, batch.image.double(), self.search.norm, self.search.codebook.front)
+
+    def _further(self, batch: Batch, reach: float, widening: float) -> float:
+        """How far to look next.
+
+        Args:
+            batch: One image.
+            reach: How far was looked, or a little more.
+            widening: How much further to look where any distance exists.
+        """
+        norm, front = self.search.norm, self.search.codebook.front
+        if norm == "l0":
+            return math.floor(reach) + 1.0
+        if norm == "linf" and isinstance(front, Threshold):
+            costs = front.flip(batch.image.double())
+            return float(torch.where(costs > reach, costs, self.diameter).amin()) * FURTHER
+        return widening * reach + 0.01
 
     def _project(self, contest: Contest, known: float, limit: float, end: float) -> Solution:
         """The bound and the adversarial that the projection onto one rival's polytope gives.
@@ -135,6 +166,19 @@ class Solver:
             else:
                 nearest = project_with_fees(contest, limit, TOLERANCE * max(known, 1.0), end)
             tried = None if nearest.step is None else preimage(contest, nearest.step)[None]
+            return self._nearest(contest, nearest.bound, tried)
+        if isinstance(self.search.codebook.front, Threshold):
+
+            def fools(step: Array) -> bool:
+                return bool(self.predict(flipped_image(contest, step)[None])[0] != self.search.label)
+
+            if self.search.norm == "linf":
+                nearest = project_by_levels(contest, known, limit, fools, end)
+            else:
+                known_limit = limit if limit < self.diameter else math.inf
+                tolerance = TOLERANCE * max(known, 1.0)
+                nearest = project_by_flips(contest, known_limit, tolerance, fools, end)
+            tried = None if nearest.step is None else flipped_image(contest, nearest.step)[None]
             return self._nearest(contest, nearest.bound, tried)
         found = project(
             contest.image.cpu().numpy(),
@@ -159,7 +203,7 @@ class Solver:
         fooled = (self.predict(tried) != self.search.label).nonzero()[:, 0]
         if len(fooled) == 0:
             return Solution(bound, None, math.inf)
-        order = {"l2": 2.0, "l1": 1.0, "linf": math.inf}[self.search.norm]
+        order = {"l2": 2.0, "l1": 1.0, "linf": math.inf, "l0": 0.0}[self.search.norm]
         distances = torch.linalg.vector_norm(tried[fooled].double() - contest.image, ord=order, dim=1)
         nearest = int(distances.argmin())
         return Solution(bound, tried[fooled[nearest]], float(distances[nearest]))

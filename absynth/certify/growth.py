@@ -8,6 +8,7 @@ certified ball, s_y(x') ≤ s_p0(x') = s_p0(x) + growth. Moving a pixel by d fro
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -18,6 +19,14 @@ from absynth.norms import Norm
 
 LEVELS = (64.0, 256.0)
 """Growths allowed for, the smaller the tighter; then one a pixel, which is all there can be."""
+
+FLIPS: dict[Norm, Callable[[Tensor, Tensor], Tensor]] = {
+    "l0": lambda costs, distance: torch.arange(1, costs.shape[1] + 1, device=costs.device) <= distance,
+    "l1": lambda costs, distance: costs.cumsum(1) <= distance,
+    "l2": lambda costs, distance: costs.square().cumsum(1) <= distance.square(),
+    "linf": lambda costs, distance: costs <= distance,
+}
+"""Which of the flips that cost least, in ascending order, are possible together within a distance."""
 
 ROUNDED_DOWN = 1 - 1e-9
 """Far more than float64 loses here."""
@@ -79,10 +88,13 @@ def growth_within(
         image: Float64.
         own: The prototype, float64.
         distance: How far.
-        norm: ``"l2"``, ``"l1"`` or ``"linf"``.
-        front: What stands between image and prototypes: nothing or a clamp, which moves what is seen no
-            further than the image moves.
+        norm: Which norm; L0 only behind a threshold.
+        front: What stands between image and prototypes: behind a threshold each flip adds at most 1, and a
+            clamp moves what is seen no further than the image moves.
     """
+    if isinstance(front, Threshold):
+        flips = FLIPS[norm](front.flip(image).sort(dim=1).values, distance[:, None] / ROUNDED_DOWN)
+        return flips.sum(1).to(distance)
     away = (front.see(image) - own).abs()
     if norm == "l1":
         growth = 2 * distance

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from absynth.certify.exact import Solver
-from absynth.certify.front import GREY
+from absynth.certify.front import GREY, Threshold
 from absynth.certify.growth import LEVELS, diameter, growth_within, reach
 from absynth.certify.halfspace import whole
 from absynth.certify.scan import Batch, exact_scores
@@ -23,6 +23,13 @@ SOLVED_WITHIN = 1.1
 
 HIDDEN_WITHIN = 1.5
 """The same behind a clamp, where the first bound may be further from the truth."""
+
+
+FLIPS_MORE = 2
+"""And behind a threshold, as a flip costs ½ at the most, or one pixel."""
+
+JUST_BELOW_HALF = 0.5 * (1 - 1e-6)
+"""Further in Linf than any flip of a pixel that is neither black nor white."""
 
 
 class Radii(NamedTuple):
@@ -55,20 +62,41 @@ def find_radii(search: Search, solver: Solver | None, batch: Batch) -> Radii:
         return Radii(radius, gap, adversarials)
     own = codebook.images[batch.own_rows[:, 0]].double()
     largest = diameter(search.norm, codebook.pixels, search.channels)
-    grey = codebook.front == GREY
-    within = SOLVED_WITHIN * radius + 0.01 if grey else HIDDEN_WITHIN * radius + 0.1
-    within = within.clamp(max=largest)
+    within = _within(radius, search).clamp(max=largest)
     slack = codebook.slack(
         own_score + growth_within(images.double(), own, within, search.norm, codebook.front)
     )
     for row in range(len(images)):
         this = torch.tensor([row], device=images.device)
-        solution = solver.solve(batch.select(this), slack[this], float(radius[row]))
-        radius[row] = max(float(radius[row]), min(solution.radius * STRICTLY, float(within[row])))
+        known = float(radius[row])
+        # In L0 the radius is a pixel less than the distance of what may be decided otherwise.
+        pixel = search.norm == "l0"
+        solution = solver.solve(batch.select(this), slack[this], known + pixel if known > 0 else 0.0)
+        solved = solution.radius - 1 if pixel else solution.radius * STRICTLY
+        radius[row] = max(known, min(solved, float(within[row])))
         missing = torch.full_like(images[row], torch.nan)
         adversarials[row] = missing if solution.adversarial is None else solution.adversarial
         gap[row] = 0 if solution.radius == torch.inf else solution.distance - radius[row]
     return Radii(radius, gap, adversarials)
+
+
+def _within(radius: Float[Tensor, "batch"], search: Search) -> Float[Tensor, "batch"]:
+    """The largest exact radii that the slack is made for; larger ones are cut.
+
+    Args:
+        radius: The first bounds.
+        search: In which norm, and behind what.
+    """
+    front = search.codebook.front
+    if front == GREY:
+        return SOLVED_WITHIN * radius + 0.01
+    within = HIDDEN_WITHIN * radius + 0.1
+    if not isinstance(front, Threshold):
+        return within
+    if search.norm == "linf":
+        # From ½ on black and white pixels may flip as well, which takes much more slack.
+        return torch.where(radius < 0.5, JUST_BELOW_HALF, radius)
+    return (within + FLIPS_MORE).floor() if search.norm == "l0" else within + FLIPS_MORE / 2
 
 
 def pairwise_radius(

@@ -48,6 +48,9 @@ SLIGHTLY_MORE = 1 + 2.0**-20
 REFINED_AT_ONCE = 256
 """Rivals of one image taken to level 2 together where all within a distance are wanted."""
 
+MOST_WITHIN = 4096
+"""Rivals of one image at the most where all within a distance are wanted; more would take too long."""
+
 SEEDS = 8
 """Rivals an image that the price of the sieve is set by."""
 
@@ -111,10 +114,11 @@ class Search:
 
     def rivals_within(
         self, batch: Batch, slack: Float[Tensor, "1"], distance: float
-    ) -> tuple[Int64[Tensor, "some"], Float[Tensor, "some"]]:
+    ) -> tuple[Int64[Tensor, "some"], Float[Tensor, "some"]] | None:
         """The rivals of one image that may win within a distance, with their bounds, in ascending order.
 
-        All others have bounds of at least ``distance`` (1 − 2 :data:`NEAR`).
+        All others have bounds of at least ``distance`` (1 − 2 :data:`NEAR`). None if there are more than
+        :data:`MOST_WITHIN` to look closely at.
 
         Args:
             batch: One image.
@@ -131,6 +135,8 @@ class Search:
             return kept, limit[:0]
         kept = kept[self._second_bounds(batch, slack, kept[None], limit)[0] < distance]
         own_scores = exact_scores(self.codebook, batch.seen, batch.own_rows)
+        if len(kept) > MOST_WITHIN:
+            return None
         refined = [limit[:0]]
         for some in kept.split(REFINED_AT_ONCE):
             image = torch.zeros_like(some)

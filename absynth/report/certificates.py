@@ -79,7 +79,9 @@ def how_sure(confidence: float | None) -> str:
 
 def closed_share(records: Sequence[CertificateRecord]) -> float:
     """The share of images whose gap between radius and adversarial counts as closed."""
-    closed = [record.gap is not None and is_closed(record.gap, record.radius) for record in records]
+    closed = [
+        record.gap is not None and is_closed(record.gap, record.radius, record.norm) for record in records
+    ]
     return sum(closed) / len(closed)
 
 

@@ -44,5 +44,5 @@ def test_it_applies_to_prototypes_alone(model: NearestNeighbour) -> None:
     exact = find_attack("exact", "l2", "extra")
     assert exact.applies_to(model)
     assert exact.applies_to(Clamped(model, 0.1))
-    assert not exact.applies_to(Binarized(model))
+    assert exact.applies_to(Binarized(model))
     assert not exact.applies_to(torch.nn.Flatten())

@@ -85,10 +85,61 @@ def test_binary_is_at_most_the_brute_force_minimum(toolbox: Any, norm: str, seed
     images = toolbox.random_images(seed, 8, 2, 4)
     labels = Binarized(model)(images).argmax(1)
     oracle = toolbox.oracle(model)
-    result = certify(Binarized(model), images, labels, norm, exact=True)
-    assert not result.exact and result.warning is not None
+    result = certify(Binarized(model), images, labels, norm)
     for image, label, radius in zip(images.flatten(1).double().numpy(), labels, result.radius, strict=True):
         assert radius <= expected(oracle.binary(image, int(label), norm), norm, 8) + 1e-12
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("seed", range(4))
+def test_exact_behind_a_threshold_equals_the_exact_minimum(toolbox: Any, norm: str, seed: int) -> None:
+    count = (1, 4, 8, 3)[seed]
+    model = toolbox.random_codebook(seed + 30, classes=3, count=count, pixels=8)
+    if seed > 1:
+        model.prototype_images.round_()
+        model.index()
+    images = toolbox.random_images(seed + 50, 6, 2, 4)
+    labels = Binarized(model)(images).argmax(1)
+    oracle = toolbox.oracle(model)
+    bound = certify(Binarized(model), images, labels, norm)
+    result = certify(Binarized(model), images, labels, norm, exact=True)
+    assert result.exact and result.method == "polytope" and result.warning is None
+    assert result.gap is not None and result.closed is not None and result.adversarials is not None
+    assert bool((result.radius >= bound.radius).all())
+    for index, image in enumerate(images.flatten(1).double().numpy()):
+        truth = expected(oracle.binary(image, int(labels[index]), norm), norm, 8)
+        assert float(result.radius[index]) <= max(truth, 0) + 1e-12
+        assert float(result.radius[index]) == pytest.approx(max(truth, 0), abs=1e-3)
+    assert bool(result.closed.all())
+    found = result.gap > 0
+    assert bool(found.any())
+    away = distance(result.adversarials, images, norm) - result.radius
+    assert torch.allclose(away[found], result.gap[found])
+    assert bool((Binarized(model)(result.adversarials[found]).argmax(1) != labels[found]).all())
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("value", [0.5, 0.25, 0.75])
+def test_a_pixel_flips_where_the_threshold_says(toolbox: Any, norm: str, value: float) -> None:
+    """At ½ a pixel is black: a white one flips when it gets there, a black one has to pass it."""
+    model = toolbox.codebook(torch.tensor([[[0.0]], [[1.0]]]), torch.zeros(2, 1))
+    image, label = torch.full((1, 1, 1, 1), value), torch.tensor([int(value > 0.5)])
+    result = certify(Binarized(model), image, label, norm, exact=True)
+    assert result.adversarials is not None and result.closed is not None
+    expected = torch.tensor(0.5) if value > 0.5 else torch.nextafter(torch.tensor(0.5), torch.tensor(1.0))
+    assert torch.equal(result.adversarials.flatten(), expected[None])
+    assert bool(result.closed.all())
+    away = 0.0 if norm == "l0" else abs(value - 0.5)
+    assert float(result.radius) <= away and float(result.radius) == pytest.approx(away, abs=1e-3)
+
+
+def test_pixels_of_several_channels_have_no_exact_number(toolbox: Any) -> None:
+    model = toolbox.random_codebook(0, classes=2, count=2, pixels=8)
+    images = toolbox.random_images(0, 2, 2, 2).repeat(1, 2, 1, 1)
+    labels = Binarized(model)(images).argmax(1)
+    result = certify(Binarized(model), images, labels, "l0", exact=True)
+    assert not result.exact and result.warning is not None
+    assert certify(Binarized(model), images, labels, "l1", exact=True).exact
 
 
 @pytest.mark.parametrize("norm", NORMS)

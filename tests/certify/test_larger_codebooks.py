@@ -79,7 +79,7 @@ def test_the_bound_is_at_least_that_of_one_own_prototype(
         assert radius[index] >= (bound - 1 if norm == "l0" else bound * 0.999)
 
 
-@pytest.mark.parametrize("front", ["grey", "clamped"])
+@pytest.mark.parametrize("front", FRONTS)
 @pytest.mark.parametrize("norm", ["l2", "l1", "linf"])
 def test_exact_radii_are_closed_by_adversarials(
     toolbox: Any, crowded: Any, pictures: Tensor, norm: str, front: str

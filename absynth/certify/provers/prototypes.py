@@ -21,7 +21,7 @@ from absynth.certify.search import Search
 from absynth.errors import AbsynthError
 from absynth.inputs import check_classes
 from absynth.memory import at_once
-from absynth.norms import Norm
+from absynth.norms import NORMS, Norm
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels
 
@@ -32,8 +32,7 @@ RULE = "argmin over c of min over k of |x - p_ck|^2 + w_ck, as the model compute
 """The decision rule of a classifier by prototypes; what stands in front adds its own."""
 
 BOUND_ONLY = (
-    "There is no exact search in L0 and behind a threshold, where it is a combinatorial problem; this is the "
-    "proven lower bound."
+    "In L0 the exact search is for binary images of one channel alone; this is the proven lower bound."
 )
 """The warning where an exact radius was asked for in vain."""
 
@@ -75,7 +74,7 @@ def exact_norms(front: Front) -> tuple[Norm, ...]:
         case Grey() | Clamp():
             return ("l2", "l1", "linf")
         case Threshold():
-            return ()
+            return NORMS
 
 
 @dataclass(frozen=True)
@@ -169,6 +168,9 @@ class PrototypeProver:
 
         zero = torch.zeros(len(images), dtype=torch.float64, device=device)
         exactly = exact_norms(codebook.front) if exact else ()
+        if images.shape[1] > 1:
+            # A pixel counts once whatever its channels, which the search by flips knows nothing of.
+            exactly = tuple(norm for norm in exactly if norm != "l0")
         found = [Radii(zero.clone(), zero.clone(), flat.clone()) for _ in norms]
         correct = prediction == labels.to(device)
         shown = progress or Progress(disable=True)
@@ -189,7 +191,7 @@ class PrototypeProver:
                         values[some] = new
                     shown.advance(tasks[number], len(some))
         return [
-            _finish(norm, codebook.front, prediction, one, images, exact)
+            _finish(norm, codebook.front, prediction, one, images, norm in exactly, exact)
             for norm, one in zip(norms, found, strict=True)
         ]
 
@@ -214,10 +216,21 @@ def _finish(
     prediction: Int64[Tensor, "batch"],
     found: Radii,
     images: Images,
+    solved: bool,
     exact: bool,
 ) -> Certificate:
-    """The certificate of what was found, where the images are."""
-    solved, home = exact and norm in exact_norms(front), images.device
+    """The certificate of what was found, where the images are.
+
+    Args:
+        norm: Which norm.
+        front: What stands in front.
+        prediction: The model's decisions.
+        found: What was found.
+        images: As they were given.
+        solved: Whether that is exact.
+        exact: Whether it should have been.
+    """
+    home = images.device
     radius, gap, adversarials = found
     return Certificate(
         norm,
@@ -229,5 +242,5 @@ def _finish(
         BOUND_ONLY if exact and not solved else None,
         gap.to(home) if solved else None,
         adversarials.view_as(images).to(home) if solved else None,
-        is_closed(gap, radius).to(home) if solved else None,
+        is_closed(gap, radius, norm).to(home) if solved else None,
     )
