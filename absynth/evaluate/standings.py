@@ -64,13 +64,15 @@ class Standing:
 def exact_radii(records: Iterable[CertificateRecord]) -> dict[tuple[Norm, int], float]:
     """The radii that an adversarial was found for, by norm and image; those of wrong answers left out.
 
+    In L0 it is a pixel more, what the smallest adversarial changes.
+
     Args:
         records: Of one model.
     """
     return {
-        (one.norm, one.index): one.radius
+        (one.norm, one.index): one.radius + (1 if one.norm == "l0" else 0)
         for one in records
-        if one.exact and one.radius > 0 and one.gap is not None and is_closed(one.gap, one.radius)
+        if one.exact and one.radius > 0 and one.gap is not None and is_closed(one.gap, one.radius, one.norm)
     }
 
 

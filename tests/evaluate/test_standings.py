@@ -106,3 +106,9 @@ def test_the_preset_has_every_attack_in_every_norm() -> None:
 def test_the_command_line(tmp_path: Path, fails: Callable[..., str]) -> None:
     (tmp_path / "none.parquet").write_text("nothing")
     assert "none.parquet" in fails("bench", "--certificates", f"cnn={tmp_path / 'none.parquet'}")
+
+
+def test_in_l0_the_truth_is_a_pixel_more_than_the_radius() -> None:
+    certificate = CertificateRecord(3, 1, 1, "l0", 12.0, "polytope", True, gap=1.0)
+    left_open = CertificateRecord(4, 1, 1, "l0", 12.0, "polytope", True, gap=2.0)
+    assert exact_radii([certificate, left_open]) == {("l0", 3): 13.0}
