@@ -14,7 +14,7 @@ from torch import Tensor
 from absynth.certify.boxed import project_in_box
 from absynth.certify.branching import project_with_fees
 from absynth.certify.contest import Array, Contest, Field, preimage
-from absynth.certify.flips import flipped_image, project_by_flips, project_by_levels
+from absynth.certify.flips import SAME, flipped_image, project_by_flips, project_by_levels
 from absynth.certify.front import GREY, Clamp, Threshold
 from absynth.certify.growth import diameter
 from absynth.certify.halfspace import whole
@@ -104,13 +104,10 @@ class Solver:
         best = Solution(known, None, math.inf)
         proven: dict[int, float] = {}
         widening = WIDENING if self.search.codebook.front == GREY else NARROW
-        covered, reach = known, self._further(batch, known, widening)
+        reach = self._further(batch, known, widening)
         while True:
             within = min(reach, best.distance)
-            near = self.search.rivals_within(batch, slack, within)
-            if near is None:
-                break
-            covered, (rivals, bounds) = within, near
+            rivals, bounds, covered = self.search.rivals_within(batch, slack, within)
             for rival, bound in zip(rivals.tolist(), self._whole(batch, bounds).tolist(), strict=True):
                 now = time.monotonic()
                 if rival in proven or bound >= best.distance - ENOUGH or now >= end:
@@ -121,7 +118,14 @@ class Solver:
                 found = self._project(contest, bound, limit, now + SHARE * (end - now))
                 proven[rival] = max(bound, found.radius)
                 best = min(best, found, key=lambda solution: solution.distance)
-            if reach >= BEYOND * min(best.distance, self.diameter) or time.monotonic() >= end:
+            if time.monotonic() >= end:
+                break
+            if covered < within:
+                # There are too many rivals, and fewer within the distance of an adversarial found meanwhile.
+                if best.distance >= within or covered >= BEYOND * best.distance:
+                    break
+                continue
+            if reach >= BEYOND * min(best.distance, self.diameter):
                 break
             reach = self._further(batch, reach * FURTHER, widening)
             widening = min(widening**2, WIDENING)
@@ -148,7 +152,10 @@ class Solver:
             return math.floor(reach) + 1.0
         if norm == "linf" and isinstance(front, Threshold):
             costs = front.flip(batch.image.double())
-            return float(torch.where(costs > reach, costs, self.diameter).amin()) * FURTHER
+            level = torch.where(costs > reach, costs, self.diameter).amin()
+            beyond = torch.where(costs > level + SAME, costs, self.diameter).amin()
+            # Between two levels, since a level itself might be lost by rounding.
+            return float((level + beyond) / 2)
         return widening * reach + 0.01
 
     def _project(self, contest: Contest, known: float, limit: float, end: float) -> Solution:

@@ -1,17 +1,9 @@
 """The cheapest flips behind a threshold with which a rival beats every own prototype: branch and bound.
 
-What is seen of a pixel flips or stays, z_i ∈ {0, 1}. A rival q beats all own prototypes p_k where
-Σ_i G_ki z_i ≥ m_k for all of them, with G_ki = 2(q_i − p_ki) from 0 to 1 and its negative from 1 to 0. For
-any multipliers μ ≥ 0 and a = μ G, every such z costs
-
-    Σ c_i z_i ≥ Σ μ_k m_k + Σ_i min_{z_i} (c_i − a_i) z_i,
-
-where pixels that are decided have the value that they have. That is a proof, whatever μ is
-(:meth:`_Covering.proven`), and the best μ comes from the linear program in which pixels may flip in part.
-What it says of a single pixel decides most of them: flipping it, or not, would cost more than what is known
-already. Of the few that are left, the ones that flip in part are tried both ways. HiGHS, as a solver of
-integer programs, proposes the answer; it proves nothing here. Where every pixel is decided the model is asked
-itself: behind a threshold there is a single image to see.
+Multipliers prove what flips cost at least, and decide most pixels (:mod:`absynth.certify.covering`). Of the
+few that are left, the ones that flip in part are tried both ways. HiGHS, as a solver of integer programs,
+proposes the answer; it proves nothing here. Flips that meet the margins less the slack count as lost,
+whatever the model says of them: in another batch it may round otherwise.
 
 - **L0, L1, L2**: c_i is 1, abs(x_i − ½) and its square.
 - **Linf**: the levels abs(x_i − ½) are gone through from below. A level says which pixels may flip; they
@@ -25,27 +17,24 @@ import math
 import time
 from collections.abc import Callable
 from itertools import count
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, linprog, milp
+from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import Tensor
 
-from absynth.certify.boxed import Nearest, best_within
-from absynth.certify.contest import Array, Contest, Rows
+from absynth.certify.boxed import Nearest
+from absynth.certify.contest import Array, Contest
+from absynth.certify.covering import PART, Covering, Mask, Node, Relaxed, partly
 from absynth.certify.polytope import CUTS
 from absynth.rounding import gamma
-
-Mask = NDArray[np.bool_]
 
 Fools = Callable[[Array], bool]
 """Whether a model decides otherwise after flips: 1 from black to white, -1 from white to black, else 0."""
 
-PART = 1e-6
-"""How much less than wholly a solver flips a pixel that it means to flip wholly, or not at all."""
+ROUNDS = 5
+"""How often a node is looked at again where more of it is decided."""
 
 SOLVER_SHARE = 0.25
 """Of the time that is left, what the solver of integer programs may take for a proposal."""
@@ -54,44 +43,11 @@ SAME = 1e-6
 """Levels are further apart than this, and the distance of an adversarial is nearer to its level."""
 
 
-class Node(NamedTuple):
-    """What has been decided of each pixel; those that are neither stay.
-
-    Attributes:
-        open: Whether it is undecided.
-        flipped: Whether it flips.
-    """
-
-    open: Mask
-    flipped: Mask
-
-
-class Relaxed(NamedTuple):
-    """A node with flips in part.
-
-    Attributes:
-        total: Proven lower bound on what it costs.
-        weights: μ ≥ 0, of the first own prototypes of the pool.
-        flips: How far each pixel flips.
-    """
-
-    total: float
-    weights: Array
-    flips: Array
-
-
-def partly(node: Node, flips: Array) -> Array:
-    """How far from flipping wholly or not at all each undecided pixel is; 0 where that is nothing."""
-    parts: Array = np.where(node.open, np.minimum(flips, 1 - flips), 0)
-    return parts * (parts > PART)
-
-
-class _Covering:
+class FlipSearch:
     """The search for the flips of one rival that cost least.
 
     Args:
-        contest: Of the rival.
-        costs: Of each flip.
+        covering: Of the rival.
         best: What is of no more interest.
         tolerance: How near to the best, as distances, is near enough; None where costs are whole numbers.
         power: Of distances that costs are.
@@ -101,24 +57,18 @@ class _Covering:
     Attributes:
         best: The cost of what was found, or what it was.
         found: The flips; None if there are none that cost less.
+        lost: The least cost of flips that may make the rival win and that nothing proves any more of.
     """
 
     def __init__(
-        self,
-        contest: Contest,
-        costs: Array,
-        best: float,
-        tolerance: float | None,
-        power: int,
-        fools: Fools,
-        end: float,
+        self, covering: Covering, best: float, tolerance: float | None, power: int, fools: Fools, end: float
     ) -> None:
-        self.contest, self.costs, self.best, self.end = contest, costs, best, end
+        self.covering, self.best, self.end = covering, best, end
         self.tolerance, self.power, self.fools = tolerance, power, fools
-        self.direction = 1 - 2 * contest.field.batch.seen[0].cpu().numpy().astype(np.float64)
         self.found: Mask | None = None
-        self.pool = contest.pool(np.array([contest.field.start]))
-        self.gains = self.pool.gradients * self.direction
+        self.lost = math.inf
+        self._heap: list[tuple[float, float, int, Node, Relaxed]] = []
+        self._order = count()
 
     @property
     def cutoff(self) -> float:
@@ -128,67 +78,65 @@ class _Covering:
         distance = max(self.best ** (1 / self.power) - self.tolerance, 0.0)
         return float(distance**self.power)
 
-    def add(self, missed: Rows) -> None:
-        """Takes further own prototypes into the pool."""
-        self.pool = self.contest.pool(np.concatenate([self.pool.rows, missed]))
-        self.gains = self.pool.gradients * self.direction
+    def run(self, allowed: Mask) -> float:
+        """Proven lower bound on what the flips cost, of :attr:`cutoff` at the most, or of a whole number.
 
-    def proven(self, node: Node, weights: Array) -> float:
-        """A lower bound on what a node costs, as multipliers prove it, rounded down; NaN if they overflow.
+        Args:
+            allowed: Which pixels may flip.
+        """
+        self.examine(Node(allowed, np.zeros_like(allowed)), 0.0, ask=True)
+        while self._heap and self._heap[0][0] <= self.cutoff and self._heap[0][0] < self.lost:
+            if time.monotonic() >= self.end:
+                break
+            total, _, _, before, relaxed = heapq.heappop(self._heap)
+            node = self.covering.decide(before, relaxed.weights, self.cutoff)
+            parts = partly(node, relaxed.flips)
+            if not parts.any() and node.open.sum() < before.open.sum():
+                self.examine(node, total)
+                continue
+            pixel = int((parts + PART * relaxed.flips * node.open + PART**2 * node.open).argmax())
+            one = np.arange(len(parts)) == pixel
+            self.examine(Node(node.open & ~one, node.flipped | one), total)
+            self.examine(Node(node.open & ~one, node.flipped), total)
+        left = self._heap[0][0] if self._heap else math.inf
+        return min(left, self.lost, self.best if self.tolerance is None else self.cutoff)
+
+    def examine(self, node: Node, least: float, ask: bool = False) -> None:
+        """Decides more of a node, proposes answers, and keeps it if it may have better ones.
 
         Args:
             node: What is decided.
-            weights: μ ≥ 0, of the first own prototypes of the pool.
+            least: A lower bound on what it costs that is known already.
+            ask: Whether to have HiGHS propose an answer, too.
         """
-        some, pixels = len(weights), len(self.costs)
-        margins = self.pool.proven[:some]
-        pull = weights @ self.gains[:some]
-        left, moving = self.costs - pull, node.open | node.flipped
-        value = weights @ margins + left[node.flipped].sum() + np.minimum(left[node.open], 0).sum()
-        # Each sum is of as many terms as there are pixels or multipliers, of a few roundings each. A pull is
-        # a sum over the multipliers, whose terms come to at most twice a multiplier.
-        magnitude = weights @ np.abs(margins) + (self.costs + np.abs(pull))[moving].sum()
-        rounding = 4 * gamma(pixels + some + 16, torch.float64) * magnitude
-        rounding += 2 * pixels * gamma(some + 4, torch.float64) * weights.sum()
-        return float(value - rounding)
+        every = not self._heap
+        for _ in range(ROUNDS):
+            relaxed, lost = self.cut(node, every)
+            if relaxed.total > self.cutoff:
+                return
+            if not partly(node, relaxed.flips).any():
+                self.offer(relaxed.flips > 0.5)
+            self.propose(relaxed.flips)
+            if lost:
+                break
+            node = self.covering.decide(node, relaxed.weights, self.cutoff)
+            if self.tolerance is not None:
+                node, relaxed = self.covering.decide_whole(node, relaxed, self.cutoff)
+            at_least, at_most = node.flipped, node.open | node.flipped
+            if ((relaxed.flips > at_least - PART) & (relaxed.flips < at_most + PART)).all():
+                break
+        if ask and relaxed.total <= self.cutoff:
+            self.ask(node)
+        total = max(relaxed.total, least)
+        if total > self.cutoff:
+            return
+        if lost or not node.open.any():
+            self.lost = min(self.lost, total)
+        else:
+            heapq.heappush(self._heap, (total, -relaxed.excess, next(self._order), node, relaxed))
 
-    def decide(self, node: Node, weights: Array) -> Node:
-        """The same with those pixels decided that cost too much one way, as the same multipliers prove.
-
-        Args:
-            node: What is decided.
-            weights: μ ≥ 0, of the first own prototypes of the pool.
-        """
-        proven = self.proven(node, weights)
-        left = self.costs - weights @ self.gains[: len(weights)]
-        never = node.open & (left > 0) & (proven + left > self.cutoff)
-        always = node.open & (left < 0) & (proven - left > self.cutoff)
-        return Node(node.open & ~never & ~always, node.flipped | always)
-
-    def relax(self, node: Node) -> tuple[Array, Array]:
-        """The best multipliers of a node and the flips in part that they come with."""
-        low, high = node.flipped.astype(np.float64), (node.open | node.flipped).astype(np.float64)
-        free = np.flatnonzero(node.open)
-        if len(free) and self.costs.any():
-            result = linprog(
-                self.costs[free],
-                A_ub=-self.gains[:, free],
-                b_ub=self.gains @ low - self.pool.proven,
-                bounds=(0, 1),
-                method="highs-ds",
-            )
-            if result.x is not None:
-                low[free] = result.x
-                return np.maximum(-result.ineqlin.marginals, 0), low
-        boxed = best_within(self.gains, self.pool.proven, low, high)
-        if boxed is None:
-            return np.zeros(len(self.gains)), low
-        # Where nothing meets the margins, multipliers that are large enough prove any cost.
-        scale = 2 * max(self.best, 1.0) / -boxed.excess if boxed.excess < 0 else 1.0
-        return scale * boxed.weights, boxed.step
-
-    def examine(self, node: Node, every: bool) -> Relaxed:
-        """A node with flips in part, which are rounded to propose an answer.
+    def cut(self, node: Node, every: bool) -> tuple[Relaxed, bool]:
+        """A node with flips in part, and whether they are whole and may make the rival win.
 
         Args:
             node: What is decided.
@@ -196,68 +144,58 @@ class _Covering:
                 without them the bound is smaller. Where no pixel flips in part they are looked for anyway.
         """
         for _ in range(CUTS):
-            weights, flips = self.relax(node)
-            # Nothing costs less than what has flipped.
-            flipped = self.costs[node.flipped].sum() * (1 - gamma(len(self.costs) + 1, torch.float64))
-            total = max(float(flipped), self.proven(node, weights))
-            if total > self.cutoff:
-                return Relaxed(total, weights, flips)
-            if not every and partly(node, flips).any():
+            relaxed = self.covering.relax(node, self.best)
+            whole = not partly(node, relaxed.flips).any()
+            if relaxed.total > self.cutoff or not (every or whole):
                 break
-            missed = self.missed(flips)
+            missed = self.covering.missed(relaxed.flips)
             if len(missed) == 0:
-                break
-            self.add(missed)
-        if not partly(node, flips).any():
-            self.offer(flips > 0.5)
-        self.propose(flips)
-        return Relaxed(total, weights, flips)
+                return relaxed, whole and self.covering.meets(relaxed.flips > 0.5)
+            self.covering.add(missed)
+        return relaxed, False
 
     def propose(self, flips: Array) -> None:
         """Flips every pixel that flips in part, and takes back those that are not needed."""
-        chosen = flips > PART
-        spare = self.gains @ chosen - self.pool.ahead
+        chosen, gains = flips > PART, self.covering.gains
+        spare = gains @ chosen - self.covering.pool.ahead
         for pixel in np.flatnonzero(chosen)[np.argsort(flips[chosen])]:
-            if (spare >= self.gains[:, pixel]).all():
+            if (spare >= gains[:, pixel]).all():
                 chosen[pixel] = False
-                spare -= self.gains[:, pixel]
+                spare -= gains[:, pixel]
         self.offer(chosen)
 
     def offer(self, chosen: Mask) -> bool:
-        """Keeps flips that cost less if they make the rival win; whether nothing was learned instead."""
-        cost = float(self.costs[chosen].sum())
-        if cost >= self.best or (self.gains @ chosen < self.pool.proven - PART).any():
+        """Keeps flips that cost less if the model itself decides otherwise; whether nothing else was learned.
+
+        Args:
+            chosen: The flips.
+        """
+        cost = float(self.covering.costs[chosen].sum())
+        if cost >= self.best or not self.covering.meets(chosen):
             return True
-        missed = self.missed(chosen)
+        missed = self.covering.missed(chosen)
         if len(missed):
-            self.add(missed)
+            self.covering.add(missed)
             return False
-        self.take(chosen)
-        return True
-
-    def take(self, chosen: Mask) -> None:
-        """Keeps flips if they cost less and the model says so itself."""
-        cost = float(self.costs[chosen].sum())
-        if cost < self.best and self.fools(chosen * self.direction):
+        if self.fools(chosen * self.covering.direction):
             self.best, self.found = cost, chosen
-
-    def missed(self, flips: Array | Mask) -> Rows:
-        """Further own prototypes that hold off the rival after flips, whatever rounding does."""
-        return self.contest.missed(flips * self.direction, self.pool.rows, -self.contest.field.slack)
+        return True
 
     def ask(self, node: Node) -> None:
         """Has HiGHS look for whole flips; what does not cost anything is done for the margins' sake."""
+        covering, free = self.covering, np.flatnonzero(node.open)
         for _ in range(CUTS):
-            left, free = self.end - time.monotonic(), np.flatnonzero(node.open)
+            left = self.end - time.monotonic()
             if left <= 0 or len(free) == 0:
                 return
-            prices = self.costs[free] if self.costs.any() else -self.gains[:, free].mean(0)
-            wanted = self.pool.ahead - self.gains @ node.flipped
+            prices = covering.costs[free] if covering.costs.any() else -covering.gains[:, free].mean(0)
             result = milp(
                 prices,
                 integrality=np.ones(len(free)),
                 bounds=Bounds(0, 1),
-                constraints=LinearConstraint(self.gains[:, free], wanted),
+                constraints=LinearConstraint(
+                    covering.gains[:, free], covering.pool.ahead - covering.gains @ node.flipped
+                ),
                 options={"time_limit": SOLVER_SHARE * left},
             )
             if result.x is None:
@@ -266,42 +204,6 @@ class _Covering:
             chosen[free] = result.x > 0.5
             if self.offer(chosen):
                 return
-
-    def run(self, allowed: Mask) -> float:
-        """Proven lower bound on what the flips cost, of :attr:`cutoff` at the most, or of a whole number.
-
-        Args:
-            allowed: Which pixels may flip.
-        """
-        order = count()
-        heap: list[tuple[float, int, Node, Relaxed]] = []
-
-        def push(node: Node, least: float) -> None:
-            relaxed = self.examine(node, every=not heap)
-            relaxed = relaxed._replace(total=max(relaxed.total, least))
-            if relaxed.total <= self.cutoff:
-                heapq.heappush(heap, (relaxed.total, next(order), node, relaxed))
-
-        push(Node(allowed, np.zeros_like(allowed)), 0.0)
-        if heap:
-            self.ask(self.decide(heap[0][2], heap[0][3].weights))
-        while heap and heap[0][0] <= self.cutoff and time.monotonic() < self.end:
-            total, _, before, relaxed = heapq.heappop(heap)
-            node = self.decide(before, relaxed.weights)
-            if not node.open.any():
-                # What is seen is known wholly, and the model has an answer to it.
-                self.take(node.flipped)
-                continue
-            parts = partly(node, relaxed.flips)
-            if not parts.any() and node.open.sum() < before.open.sum():
-                push(node, total)
-                continue
-            pixel = int((parts + PART * relaxed.flips * node.open + PART**2 * node.open).argmax())
-            one = np.arange(len(parts)) == pixel
-            for flipped in (node.flipped | one, node.flipped):
-                push(Node(node.open & ~one, flipped), total)
-        left = heap[0][0] if heap else math.inf
-        return min(left, self.best if self.tolerance is None else self.cutoff)
 
 
 def flip_costs(contest: Contest) -> Array:
@@ -325,7 +227,7 @@ def project_by_flips(contest: Contest, limit: float, tolerance: float, fools: Fo
     costs = np.ones(len(costs)) if norm == "l0" else costs**power
     beyond = costs.sum() + 1
     near_enough = None if norm == "l0" else tolerance
-    search = _Covering(contest, costs, min(limit**power, beyond), near_enough, power, fools, end)
+    search = FlipSearch(Covering(contest, costs), min(limit**power, beyond), near_enough, power, fools, end)
     proven = search.run(np.ones(len(costs), dtype=bool))
     if norm == "l0":
         bound = float(math.ceil(proven))
@@ -333,7 +235,7 @@ def project_by_flips(contest: Contest, limit: float, tolerance: float, fools: Fo
         bound = proven ** (1 / power) * (1 - 8 * gamma(8, torch.float64))
     if search.found is None and proven > beyond - 1:
         return Nearest(math.inf, None)
-    return Nearest(bound, None if search.found is None else search.found * search.direction)
+    return Nearest(bound, None if search.found is None else search.found * search.covering.direction)
 
 
 def project_by_levels(contest: Contest, known: float, limit: float, fools: Fools, end: float) -> Nearest:
@@ -347,13 +249,15 @@ def project_by_levels(contest: Contest, known: float, limit: float, fools: Fools
         end: When to stop, in seconds of the clock that only goes forward.
     """
     costs = flip_costs(contest)
-    for level in np.unique(costs[costs >= known - SAME]).tolist():
+    # Where nothing has to flip, a tie is all that there is.
+    levels = np.unique(np.append(costs, 0.0))
+    for level in levels[levels >= known - SAME].tolist():
         if level >= limit - SAME or time.monotonic() >= end:
             return Nearest(level, None)
-        search = _Covering(contest, np.zeros(len(costs)), 1.0, None, 1, fools, end)
+        search = FlipSearch(Covering(contest, np.zeros(len(costs))), 1.0, None, 1, fools, end)
         proven = search.run(costs <= level)
         if search.found is not None:
-            return Nearest(level, search.found * search.direction)
+            return Nearest(level, search.found * search.covering.direction)
         if not proven > 0:
             return Nearest(level, None)
     return Nearest(math.inf, None)

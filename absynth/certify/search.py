@@ -19,6 +19,8 @@ pixel gains more than 2, so the bound depends on the margin alone. Where that le
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -48,14 +50,28 @@ SLIGHTLY_MORE = 1 + 2.0**-20
 REFINED_AT_ONCE = 256
 """Rivals of one image taken to level 2 together where all within a distance are wanted."""
 
-MOST_WITHIN = 4096
-"""Rivals of one image at the most where all within a distance are wanted; more would take too long."""
+MOST_WITHIN = 512
+"""Rivals of one image at the most where all within a distance are wanted; of more only the nearest."""
 
 SEEDS = 8
 """Rivals an image that the price of the sieve is set by."""
 
 NEAR = 2.0**-22
 """Relative difference of distances, a few roundings of float32, that is not worth looking closer for."""
+
+
+class Within(NamedTuple):
+    """The rivals of one image that may win within a distance.
+
+    Attributes:
+        rivals: Their rows in the codebook.
+        bounds: Lower bounds on how far they are, ascending, float64.
+        reached: All other rivals are further than this, times 1 − 2 :data:`NEAR`.
+    """
+
+    rivals: Int64[Tensor, "some"]
+    bounds: Float[Tensor, "some"]
+    reached: float
 
 
 class Search:
@@ -112,13 +128,11 @@ class Search:
             nearest = nearest[left]
         return distance
 
-    def rivals_within(
-        self, batch: Batch, slack: Float[Tensor, "1"], distance: float
-    ) -> tuple[Int64[Tensor, "some"], Float[Tensor, "some"]] | None:
+    def rivals_within(self, batch: Batch, slack: Float[Tensor, "1"], distance: float) -> Within:
         """The rivals of one image that may win within a distance, with their bounds, in ascending order.
 
-        All others have bounds of at least ``distance`` (1 − 2 :data:`NEAR`). None if there are more than
-        :data:`MOST_WITHIN` to look closely at.
+        Of more than :data:`MOST_WITHIN` that would have to be looked at closely, only the nearest
+        :data:`REFINED_AT_ONCE` are.
 
         Args:
             batch: One image.
@@ -130,19 +144,21 @@ class Search:
         if self.sifts:
             seeds = bounds.topk(min(SEEDS, bounds.shape[1]), largest=False).indices
             bounds = self._sift(batch, slack, limit, seeds, bounds)
-        kept = (bounds[0] < distance * (1 - 2 * NEAR)).nonzero()[:, 0]
-        if len(kept) == 0:
-            return kept, limit[:0]
-        kept = kept[self._second_bounds(batch, slack, kept[None], limit)[0] < distance]
+        kept, reached = (bounds[0] < distance * (1 - 2 * NEAR)).nonzero()[:, 0], distance
+        if len(kept):
+            closer = self._second_bounds(batch, slack, kept[None], limit)[0]
+            kept, closer = kept[closer < distance], closer[closer < distance]
+            if len(kept) > MOST_WITHIN:
+                nearest = closer.topk(REFINED_AT_ONCE + 1, largest=False)
+                kept, reached = kept[nearest.indices[:-1]], float(nearest.values[-1])
         own_scores = exact_scores(self.codebook, batch.seen, batch.own_rows)
-        if len(kept) > MOST_WITHIN:
-            return None
         refined = [limit[:0]]
-        for some in kept.split(REFINED_AT_ONCE):
+        for some in kept.split(REFINED_AT_ONCE) if len(kept) else ():
             image = torch.zeros_like(some)
             refined.append(self._refine(batch, slack, own_scores, image, some, limit))
         ascending, order = torch.cat(refined).sort()
-        return kept[order][ascending < distance], ascending[ascending < distance]
+        near = ascending < distance
+        return Within(kept[order][near], ascending[near], reached)
 
     def _margins(self, batch: Batch, slack: Tensor) -> Float[Tensor, "batch entry"]:
         """Lower bounds on s_q − s_p0 less the slack, in float32; negative ones become 0."""

@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from absynth.certify.contest import Contest, Pool
-from absynth.certify.flips import Node, _Covering
+from absynth.certify.covering import Covering, Node
+from absynth.certify.flips import FlipSearch
+from absynth.certify.sums import STEPS, cheapest_sum
 
 PIXELS = 9
 EVERY = np.array(list(itertools.product((False, True), repeat=PIXELS)))
@@ -43,9 +45,9 @@ class Constraints(Contest):
         return bool((self.gains @ step >= self.wanted).all())
 
 
-def covering(some: Constraints, costs: Any, best: float, tolerance: float | None, power: int) -> _Covering:
+def searching(some: Constraints, costs: Any, best: float, tolerance: float | None, power: int) -> FlipSearch:
     end = time.monotonic() + 60
-    return _Covering(some, costs, best, tolerance, power, some.fools, end)
+    return FlipSearch(Covering(some, costs), best, tolerance, power, some.fools, end)
 
 
 def nodes(seed: int) -> Any:
@@ -60,20 +62,23 @@ def nodes(seed: int) -> Any:
 def test_any_multipliers_prove_a_bound_and_the_best_ones_a_good_one(seed: int) -> None:
     some, generator = Constraints(seed, 4), np.random.default_rng(seed)
     costs = generator.random(PIXELS)
-    search = covering(some, costs, 100.0, 1e-6, 1)
-    search.add(np.array([index for index in range(4) if index != 0]))
+    covering = Covering(some, costs)
+    covering.add(np.array([index for index in range(4) if index != 0]))
     for node, inside in nodes(seed):
         truth = (EVERY @ costs)[inside & some.meets].min(initial=math.inf)
         for scale in (0.0, 0.1, 0.5, 2.0):
-            assert search.proven(node, scale * generator.random(4)) <= truth
-        weights, flips = search.relax(node)
-        assert search.proven(node, weights) <= truth
+            assert covering.proven(node, scale * generator.random(4)) <= truth
+        relaxed = covering.relax(node, 100.0)
+        assert relaxed.total <= truth
+        whole = covering.decide_whole(node, relaxed, math.inf)[1].total
+        assert relaxed.total <= whole <= truth
         if math.isfinite(truth):
-            assert search.proven(node, weights) == pytest.approx(flips @ costs, abs=1e-6)
+            assert covering.proven(node, relaxed.weights) == pytest.approx(relaxed.flips @ costs, abs=1e-6)
 
 
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("seed", range(6))
-def test_no_better_answer_is_decided_away(seed: int) -> None:
+def test_no_better_answer_is_decided_away(seed: int, whole: bool) -> None:
     some, generator = Constraints(seed, 4), np.random.default_rng(seed)
     costs = generator.random(PIXELS)
     fixed = 0
@@ -81,14 +86,39 @@ def test_no_better_answer_is_decided_away(seed: int) -> None:
         reachable = inside & some.meets
         if not reachable.any():
             continue
-        search = covering(some, costs, float((EVERY @ costs)[reachable].min()) + 0.05, 1e-6, 1)
-        search.add(np.array([1, 2, 3]))
-        decided = search.decide(node, search.relax(node)[0])
+        cutoff = float((EVERY @ costs)[reachable].min()) + 0.05
+        covering = Covering(some, costs)
+        covering.add(np.array([1, 2, 3]))
+        relaxed = covering.relax(node, cutoff)
+        if whole:
+            decided, _ = covering.decide_whole(node, relaxed, cutoff)
+        else:
+            decided = covering.decide(node, relaxed.weights, cutoff)
         fixed += int(node.open.sum() - decided.open.sum())
         left = (EVERY[:, ~decided.open] == decided.flipped[~decided.open]).all(1)
-        cheap = EVERY @ costs <= search.cutoff
-        assert (left | ~(reachable & cheap)).all()
+        assert (left | ~(reachable & (EVERY @ costs <= cutoff))).all()
     assert fixed > 0
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_table_says_what_flips_cost_that_sum_to_enough(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    pulls, costs = generator.uniform(-0.3, 1, PIXELS), generator.random(PIXELS).round(1)
+    # What pulls the other way is not counted, which can only make a bound smaller.
+    sums, at_most, spent = EVERY @ pulls, EVERY @ pulls.clip(0), EVERY @ costs
+    for wanted in (-1.0, 0.0, 0.01, 0.5, 2.0, float(pulls.clip(0).sum()), 10.0):
+        found = cheapest_sum(pulls, costs, wanted)
+        # Each pixel may be rounded up by a step.
+        nearly = wanted * (1 - PIXELS / STEPS) if wanted > 0 else wanted
+        for said, flips in (
+            (found.least, np.ones(len(EVERY), dtype=bool)),
+            *((found.within[pixel], EVERY[:, pixel]) for pixel in range(PIXELS)),
+            *((found.without[pixel], ~EVERY[:, pixel]) for pixel in range(PIXELS)),
+        ):
+            truth = spent[flips & (sums >= wanted)].min(initial=math.inf)
+            assert said <= truth + 1e-12
+            if wanted > 0 and math.isfinite(said):
+                assert said >= spent[flips & (at_most >= nearly)].min() - 1e-12
 
 
 @pytest.mark.parametrize("kind", ["l0", "l1", "l2"])
@@ -98,7 +128,7 @@ def test_the_answer_is_the_cheapest_of_all_flips(kind: str, seed: int) -> None:
     costs = np.ones(PIXELS) if kind == "l0" else np.random.default_rng(seed).random(PIXELS)
     power, tolerance = (2, 1e-5) if kind == "l2" else (1, None if kind == "l0" else 1e-5)
     truth = (EVERY @ costs)[some.meets].min(initial=math.inf)
-    search = covering(some, costs, costs.sum() + 1, tolerance, power)
+    search = searching(some, costs, costs.sum() + 1, tolerance, power)
     proven = search.run(np.ones(PIXELS, dtype=bool))
     assert proven <= truth + 1e-9
     if math.isinf(truth):
@@ -114,7 +144,7 @@ def test_flips_that_are_for_nothing_are_found_or_proven_impossible(seed: int) ->
     for count in range(1, PIXELS + 1):
         allowed = np.arange(PIXELS) < count
         possible = (some.meets & ~EVERY[:, ~allowed].any(1)).any()
-        search = covering(some, np.zeros(PIXELS), 1.0, None, 1)
+        search = searching(some, np.zeros(PIXELS), 1.0, None, 1)
         proven = search.run(allowed)
         assert (search.found is not None) == possible
         assert possible or proven > 0
@@ -122,17 +152,26 @@ def test_flips_that_are_for_nothing_are_found_or_proven_impossible(seed: int) ->
 
 def test_without_time_the_bound_is_that_of_the_start() -> None:
     some = Constraints(0, 5)
-    search = covering(some, np.ones(PIXELS), PIXELS + 1.0, None, 1)
+    search = searching(some, np.ones(PIXELS), PIXELS + 1.0, None, 1)
     search.end = 0.0
     proven = search.run(np.ones(PIXELS, dtype=bool))
     assert 0 < proven <= EVERY[some.meets].sum(1).min()
 
 
+def test_flips_that_may_be_a_tie_count_as_lost_whatever_the_model_says() -> None:
+    some = Constraints(0, 5)
+    truth = EVERY[some.meets].sum(1).min()
+    costs = np.ones(PIXELS)
+    search = searching(some, costs, PIXELS + 1.0, None, 1)
+    search.fools = lambda step: False
+    assert math.ceil(search.run(np.ones(PIXELS, dtype=bool))) == truth and search.found is None
+
+
 def test_a_bound_that_is_too_large_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = _Covering.proven
-    monkeypatch.setattr(_Covering, "proven", lambda self, node, weights: right(self, node, weights) + 0.2)
+    right = Covering.proven
+    monkeypatch.setattr(Covering, "proven", lambda self, node, weights: right(self, node, weights) + 0.2)
     with pytest.raises(AssertionError):
         test_any_multipliers_prove_a_bound_and_the_best_ones_a_good_one(0)
     with pytest.raises(AssertionError):
         for seed in range(6):
-            test_no_better_answer_is_decided_away(seed)
+            test_no_better_answer_is_decided_away(seed, whole=False)
