@@ -14,7 +14,7 @@ from torch import Tensor
 from absynth.certify.boxed import project_in_box
 from absynth.certify.branching import project_with_fees
 from absynth.certify.contest import Array, Contest, Field, preimage
-from absynth.certify.flips import SAME, flipped_image, project_by_flips, project_by_levels
+from absynth.certify.flips import flipped_image, project_by_flips, project_by_levels
 from absynth.certify.front import GREY, Clamp, Threshold
 from absynth.certify.growth import diameter
 from absynth.certify.halfspace import whole
@@ -151,11 +151,12 @@ class Solver:
         if norm == "l0":
             return math.floor(reach) + 1.0
         if norm == "linf" and isinstance(front, Threshold):
-            costs = front.flip(batch.image.double())
-            level = torch.where(costs > reach, costs, self.diameter).amin()
-            beyond = torch.where(costs > level + SAME, costs, self.diameter).amin()
-            # Between two levels, since a level itself might be lost by rounding.
-            return float((level + beyond) / 2)
+            # To a level, where few rivals are left, and one of them may win there; then between it and the
+            # next, where all are that may.
+            levels = front.flip(batch.image.double()).unique()
+            between = (levels + torch.cat([levels[1:], levels.new_tensor([self.diameter])])) / 2
+            steps = torch.cat([levels * FURTHER, between])
+            return float(torch.where(steps > reach, steps, self.diameter).amin())
         return widening * reach + 0.01
 
     def _project(self, contest: Contest, known: float, limit: float, end: float) -> Solution:
