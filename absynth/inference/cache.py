@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,6 +28,9 @@ LEAST_BYTES = 2**24
 
 MOST_BYTES = 2**32
 """Of all files together; those that were not read for the longest time go first."""
+
+STALE = 3600.0
+"""Seconds after which nobody writes a temporary file any more: a process that was killed left it."""
 
 HASHED_AT_ONCE = 2**24
 """Bytes that a core hashes before it takes others."""
@@ -110,7 +114,13 @@ def _read(path: Path) -> dict[str, Tensor] | None:
 
 
 def _make_room(folder: Path, size: int) -> None:
-    files = sorted(folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime)
+    """Deletes what killed processes left, and what was not read for the longest time as far as needed."""
+    temporary = [file for file in folder.glob(".*") if file.is_file()]
+    for file in temporary:
+        if time.time() - file.stat().st_mtime > STALE:
+            file.unlink()
+    kept = (file for file in folder.glob("*.safetensors") if file not in temporary)
+    files = sorted(kept, key=lambda file: file.stat().st_mtime)
     used = sum(file.stat().st_size for file in files)
     for file in files:
         if used + size <= MOST_BYTES:

@@ -1,5 +1,6 @@
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -130,6 +131,21 @@ def test_the_longest_unread_make_room(folder: Path, monkeypatch: pytest.MonkeyPa
     remembered("third", 24, Maker())
     finish_writing()
     assert sorted(path.stem for path in folder.iterdir()) == ["second", "third"]
+
+
+def test_what_killed_processes_left_is_deleted(folder: Path) -> None:
+    folder.mkdir()
+    names = {".first-abc.safetensors": 10_000, ".tmpXYZ": 10_000, ".at-work.safetensors": 10, ".tmpABC": 10}
+    for name, age in names.items():
+        (folder / name).touch()
+        os.utime(folder / name, (time.time() - age,) * 2)
+    remembered("second", 24, Maker())
+    finish_writing()
+    assert sorted(path.name for path in folder.iterdir()) == [
+        ".at-work.safetensors",
+        ".tmpABC",
+        "second.safetensors",
+    ]
 
 
 def test_the_fingerprint_covers_values_types_shapes_and_recipe() -> None:
