@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from absynth.certify.front import Clamp
+from absynth.certify.front import Clamp, Grey
 
 TRIALS = (1.0, 1.2, 1.4, 1.7, 2.0, 2.5, 3.5)
 """Values of λ₀ tried, as shares of what suits typical rivals without dead zones."""
@@ -36,7 +36,7 @@ def pixel_weights(
     image: Float[Tensor, "batch pixel"],
     own: Float[Tensor, "batch pixel"],
     multiplier: Float[Tensor, "batch"],
-    front: Clamp,
+    front: Clamp | Grey,
 ) -> Float[Tensor, "batch pixel"]:
     """4 c_i, from 0 to 1: the share of a pixel's part of ‖g‖² that is of use.
 
@@ -44,7 +44,7 @@ def pixel_weights(
         image: x, float64.
         own: p, float64.
         multiplier: λ₀.
-        front: A clamp.
+        front: A clamp, or nothing: then every pixel with room is of full use.
     """
     largest = 2 * multiplier[:, None] * torch.maximum(own, 1 - own)
     weights = torch.zeros_like(image)

@@ -55,6 +55,10 @@ class Duels:
         """M for one own prototype a row."""
         return self.margins.gather(1, choice[:, None])[:, 0]
 
+    def pure(self, choice: Int64[Tensor, "row"]) -> Float[Tensor, "row own"]:
+        """All weight on one own prototype a row."""
+        return torch.zeros_like(self.margins).scatter_(1, choice[:, None], 1)
+
     def strongest(self, step: Float[Tensor, "row pixel"]) -> Int64[Tensor, "row"]:
         """The own prototype that beats the rival by most after a step: the largest m_k − ⟨g_k, δ⟩."""
         gained = torch.bmm(self.own, step.float()[:, :, None])[:, :, 0].double()
@@ -63,24 +67,33 @@ class Duels:
 
 @dataclass(frozen=True)
 class Mixtures:
-    """The mixture of each row: the gradient and margin of its half-space, and the nearest point of that."""
+    """The mixture of each row: its weights, the gradient and margin of its half-space, its nearest point."""
 
+    weights: Float[Tensor, "row own"]
     gradient: Float[Tensor, "row pixel"]
     margin: Float[Tensor, "row"]
     distance: Float[Tensor, "row"]
     step: Float[Tensor, "row pixel"]
 
+    def select(self, rows: Tensor) -> Mixtures:
+        """Some of the rows."""
+        return Mixtures(
+            self.weights[rows], self.gradient[rows], self.margin[rows], self.distance[rows], self.step[rows]
+        )
+
 
 def single(duels: Duels, choice: Int64[Tensor, "row"], norm: Norm, front: Front, channels: int) -> Mixtures:
     """The bound by one own prototype a row."""
-    gradient, margin = duels.gradient(choice), duels.margin(choice)
-    return Mixtures(gradient, margin, *crossing(gradient, margin, duels.image, norm, front, channels))
+    gradient, margin, weights = duels.gradient(choice), duels.margin(choice), duels.pure(choice)
+    return Mixtures(
+        weights, gradient, margin, *crossing(gradient, margin, duels.image, norm, front, channels)
+    )
 
 
 def improve(duels: Duels, mixtures: Mixtures, norm: Norm, front: Front, channels: int) -> Mixtures:
     """One Frank-Wolfe step a row; no distance gets smaller."""
     choice = duels.strongest(mixtures.step)
-    gradient, margin = duels.gradient(choice), duels.margin(choice)
+    gradient, margin, pure = duels.gradient(choice), duels.margin(choice), duels.pure(choice)
     best = mixtures
     for share in SHARES:
         mixed_gradient = torch.lerp(mixtures.gradient, gradient, share)
@@ -88,6 +101,7 @@ def improve(duels: Duels, mixtures: Mixtures, norm: Norm, front: Front, channels
         trial = crossing(mixed_gradient, mixed_margin, duels.image, norm, front, channels)
         better = trial.distance > best.distance
         best = Mixtures(
+            torch.where(better[:, None], torch.lerp(mixtures.weights, pure, share), best.weights),
             torch.where(better[:, None], mixed_gradient, best.gradient),
             torch.where(better, mixed_margin, best.margin),
             torch.where(better, trial.distance, best.distance),
@@ -123,9 +137,6 @@ def best_mixture(
             break
         kept = short.nonzero()[:, 0]
         rows, duels = rows[kept], duels.select(kept)
-        mixtures = Mixtures(
-            mixtures.gradient[kept], mixtures.margin[kept], mixtures.distance[kept], mixtures.step[kept]
-        )
-        mixtures = improve(duels, mixtures, norm, front, channels)
+        mixtures = improve(duels, mixtures.select(kept), norm, front, channels)
         distance[rows] = mixtures.distance
     return distance

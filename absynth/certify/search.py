@@ -19,6 +19,7 @@ pixel gains more than 2, so the bound depends on the margin alone. Where that le
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -31,7 +32,14 @@ from absynth.certify.front import GREY, Clamp, Threshold
 from absynth.certify.halfspace import crossing, dual_bound
 from absynth.certify.mixture import Duels, best_mixture
 from absynth.certify.rounding import double_slack
-from absynth.certify.scan import Batch, exact_scores, prune_slack, rounded_scores
+from absynth.certify.scan import (
+    Batch,
+    exact_scores,
+    lengths_from,
+    prune_slack,
+    rounded_scores,
+    scan,
+)
 from absynth.certify.sieve import moves_within, safe_rivals
 from absynth.norms import Norm
 
@@ -97,6 +105,17 @@ class Search:
         self.by_length = not isinstance(codebook.front, Threshold) and norm in ("l2", "linf")
         self.sifts = norm != "l2" or codebook.front != GREY
 
+    def look_at(self, image: Float[Tensor, "batch pixel"]) -> Batch:
+        """Images compared with the prototypes, as far as the norm needs.
+
+        Args:
+            image: Images that the model gives the class of the search.
+        """
+        batch = scan(self.codebook, image, self.label)
+        if not self.by_length:
+            return batch
+        return replace(batch, length=lengths_from(self.codebook, batch.own_rows[:, 0]))
+
     def run(self, batch: Batch, slack: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
         """A lower bound on each image's distance to the nearest place where any rival wins.
 
@@ -140,10 +159,7 @@ class Search:
             distance: How far to look.
         """
         limit = torch.full_like(slack, distance)
-        bounds = self._first_bounds(batch, slack)
-        if self.sifts:
-            seeds = bounds.topk(min(SEEDS, bounds.shape[1]), largest=False).indices
-            bounds = self._sift(batch, slack, limit, seeds, bounds)
+        bounds = self.bounds_by_best_own(batch, slack, limit)
         kept, reached = (bounds[0] < distance * (1 - 2 * NEAR)).nonzero()[:, 0], distance
         if len(kept):
             closer = self._second_bounds(batch, slack, kept[None], limit)[0]
@@ -159,6 +175,22 @@ class Search:
         ascending, order = torch.cat(refined).sort()
         near = ascending < distance
         return Within(kept[order][near], ascending[near], reached)
+
+    def bounds_by_best_own(
+        self, batch: Batch, slack: Float[Tensor, "batch"], distance: Float[Tensor, "batch"]
+    ) -> Float[Tensor, "batch entry"]:
+        """Lower bounds on the distances to where each rival beats the best own prototype, of one a row.
+
+        Args:
+            batch: The images.
+            slack: The margin to keep for the forward's own rounding.
+            distance: How far bounds need to reach.
+        """
+        bounds = self._first_bounds(batch, slack)
+        if self.sifts:
+            seeds = bounds.topk(min(SEEDS, bounds.shape[1]), largest=False).indices
+            bounds = self._sift(batch, slack, distance, seeds, bounds)
+        return bounds
 
     def _margins(self, batch: Batch, slack: Tensor) -> Float[Tensor, "batch entry"]:
         """Lower bounds on s_q − s_p0 less the slack, in float32; negative ones become 0."""

@@ -94,7 +94,7 @@ def moves_within(
     return Moves(up, down, up_cost.square(), down_cost.square(), distance.square())
 
 
-def _chords(moves: Moves, price: Tensor, own: Float[Tensor, "batch pixel"]) -> tuple[Tensor, Tensor]:
+def chords(moves: Moves, price: Tensor, own: Float[Tensor, "batch pixel"]) -> tuple[Tensor, Tensor]:
     """The constant (batch) and the slope (batch, pixel) of the sum of chords at a price of each image."""
     fee = price[:, None]
     black = (2 * own * moves.down - fee * moves.down_cost).clamp(min=0)
@@ -111,7 +111,7 @@ def _chord_price(
     trials = torch.stack([torch.lerp(price, highest, share) for share in CHORD_SHARES])
     totals = []
     for trial in trials:
-        constant, slope = _chords(moves, trial, own)
+        constant, slope = chords(moves, trial, own)
         totals.append(constant + (seeds @ slope[:, :, None])[:, :, 0].mean(1))
     return trials.gather(0, torch.stack(totals).argmin(0, keepdim=True))[0]
 
@@ -140,7 +140,7 @@ def safe_rivals(
     """
     exact_own, exact_seeds = own.double(), seeds.double()
     price = moves.price(2 * (exact_seeds - exact_own[:, None]))
-    constant, slope = _chords(moves, _chord_price(moves, price, exact_own, exact_seeds), exact_own)
+    constant, slope = chords(moves, _chord_price(moves, price, exact_own, exact_seeds), exact_own)
     # Each product is at most 2 q, which `rounding` covers; the constant is rounded together with them.
     constant = constant * (1 + 4 * relative) + 4 * relative * slope.abs().sum(1)
     gains = torch.addmm(constant.float()[:, None], slope.float(), rivals.T)
