@@ -43,7 +43,8 @@ VERSION = "1"
 ROWS = 2048  # prototypes compared with all images of a file at once
 TOGETHER = 512  # rivals of one image looked at together
 SEARCHED = 60  # prices tried for a rival
-REACH = 1 + 2.0**-40  # so that rounding hides no flip that is within the radius
+REACH = 1 + 2.0**-50  # so that rounding hides no flip that is within the radius
+MORE = 1 + 2.0**-40  # more than float64 loses of a sum
 FIELDS = {
     "images": ("<f4", 2),
     "index": ("<i8", 1),
@@ -339,7 +340,7 @@ def forward_slack(table: Table, claims: Claims, one: int) -> float:
     elif table.front == "threshold":
         costs = np.sort(ball.up_cost) ** (2 if norm == "l2" else 1)
         spent = costs if norm == "linf" else np.cumsum(costs)
-        growth = (spent <= (radius * radius if norm == "l2" else radius) * REACH).sum()
+        growth = (spent <= (radius * radius if norm == "l2" else radius) * MORE).sum()
     elif norm == "l1":
         growth = 2 * radius
     elif norm == "l2":
@@ -349,7 +350,7 @@ def forward_slack(table: Table, claims: Claims, one: int) -> float:
     score = (away * away).sum() + table.offsets[own] + min(growth, pixels)
     relative = claims.roundings * 2.0**-24 / (1 - claims.roundings * 2.0**-24)
     below = max(0.0, -float(table.offsets.min()))
-    return float(3 * relative * (max(score, 0) + 2 * below) * (1 + 2.0**-20))
+    return float(3 * relative * (max(score, 0) + 2 * below) * MORE)
 
 
 def unscreened(table: Table, claims: Claims, usable: Sequence[int]) -> list[Array]:

@@ -23,12 +23,12 @@ from torch import Tensor
 from absynth.certify.codebook import Codebook
 from absynth.certify.dead_zones import pixel_weights
 from absynth.certify.front import Threshold
-from absynth.certify.growth import LEVELS, growth_within, reach
+from absynth.certify.growth import growth_within
 from absynth.certify.halfspace import crossing, whole
 from absynth.certify.mixture import Duels, improve, single
 from absynth.certify.rounding import double_slack
 from absynth.certify.scan import Batch, exact_scores
-from absynth.certify.search import SLIGHTLY_MORE, Search
+from absynth.certify.search import Search
 from absynth.certify.sieve import chords, moves_within
 from absynth.models.prototypes import loss_roundings
 from absynth.norms import Norm
@@ -60,7 +60,13 @@ TYPICAL = 8
 """Of these rivals, what a typical price is."""
 
 BEYOND = 1 + 2.0**-20
-"""Bounds in float32 that exceed a radius by so much do so in float64."""
+"""How far, beside the radius, rivals are looked for."""
+
+FAR = 1 + 2.0**-21
+"""Bounds that exceed the radius by so much are beyond it; less than :data:`BEYOND` less rounding."""
+
+MORE = 1 + 2.0**-39
+"""More than float64 loses of a sum; and a little more than the checker allows for."""
 
 LEAST = 1e-30
 """So that a margin can be divided by a length."""
@@ -126,7 +132,7 @@ def _find(search: Search, batch: Batch, radius: Float[Tensor, "batch"]) -> list[
         near = bounds[row].topk(min(SEEDS, bounds.shape[1]), largest=False).indices
         one = _Asked(search, batch.select(this), float(slack[row]), float(radius[row]), own_scores[row])
         price = one.price(near)
-        left = (bounds[row] < radius[row] * BEYOND).nonzero()[:, 0]
+        left = (bounds[row] < radius[row] * FAR).nonzero()[:, 0]
         witnesses.append(one.answer(Witness(int(batch.own_rows[row, 0]), price), left))
     return witnesses
 
@@ -138,14 +144,14 @@ def slack_within(search: Search, batch: Batch, radius: Float[Tensor, "batch"]) -
     if norm == "l0":
         growth = radius.clamp(max=codebook.pixels)
     elif isinstance(front, Threshold):
-        growth = torch.full_like(radius, float(codebook.pixels))
-        for level in sorted(LEVELS, reverse=True):
-            within = radius <= reach(image, own, level, norm, front, search.channels)
-            growth = torch.where(within, growth.clamp(max=level), growth)
+        # Each flip adds at most 1.
+        costs = front.flip(image).sort(dim=1).values
+        spent = {"linf": costs, "l1": costs.cumsum(1), "l2": costs.square().cumsum(1).sqrt()}[norm]
+        growth = (spent <= radius[:, None] * MORE).sum(1)
     else:
         growth = growth_within(image, own, radius, norm, front)
     own_score = exact_scores(codebook, batch.seen, batch.own_rows[:, :1])[:, 0]
-    return codebook.slack(own_score + growth) * SLIGHTLY_MORE
+    return codebook.slack(own_score + growth) * MORE
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,9 @@ def certify(
         typer.Option("--exact", help="Close the gap to the smallest adversarial, in at most 30 s an image."),
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Radii as .parquet, .csv or .json; resumable.")] = None,
+    proof: Annotated[
+        Path | None, typer.Option(help="Folder for witnesses of the radii, which check-proof checks.")
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Certified accuracy by size, as .png, .svg or .pdf.")
     ] = None,
@@ -68,6 +71,7 @@ def certify(
             progress=progress,
             engine=opened,
             method=chosen,
+            proofs=proof,
             class_names=dataset.class_names if dataset.named and not dataset.digits else None,
         )
     for table in certificate_tables(records, f"{model} on {data} {split}", data):

@@ -15,6 +15,7 @@ from absynth.cli.attack import attack
 from absynth.cli.audit import audit
 from absynth.cli.bench import bench
 from absynth.cli.certify import certify
+from absynth.cli.check_proof import check_proof
 from absynth.cli.classify import classify
 from absynth.cli.data import data_app
 from absynth.cli.demo import demo
@@ -33,7 +34,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
-for command in (train, classify, certify, attack, audit, speed, bench, report, distal, export, demo):
+for command in (
+    *(train, classify, certify, check_proof, attack, audit),
+    *(speed, bench, report, distal, export, demo),
+):
     app.command()(command)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,10 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from absynth.certify import Certificate, Certifier, Method, certifiable
+from absynth.certify.provers.prototypes import PrototypeProver
 from absynth.engine import Engine, Job, LocalEngine, run_jobs
 from absynth.errors import AbsynthError, first_line
 from absynth.evaluate.tasks import data_hash, weights_hash
-from absynth.files import atomic_path, check_writable, write_text
+from absynth.evaluate.witnesses import open_proofs, witnesses_of
+from absynth.files import atomic_path, check_writable, write_bytes, write_text
 from absynth.norms import NORMS, Norm
 from absynth.progress import Progress
 from absynth.shapes import Images, Labels
@@ -87,6 +89,7 @@ def certify_images(
     progress: Progress,
     engine: Engine | None = None,
     method: Method | None = None,
+    proofs: Path | None = None,
 ) -> list[CertificateRecord]:
     """The certificates of chosen images, norm by norm.
 
@@ -104,11 +107,14 @@ def certify_images(
         progress: Where to show images done and left.
         engine: Where pieces are certified; by default in this process.
         method: As for :func:`absynth.certify.certify`.
+        proofs: Folder for a file of witnesses a piece and norm; one that is there already stays.
 
     Raises:
-        AbsynthError: If there are no certificates for the model, or a finished piece is damaged.
+        AbsynthError: If there are no certificates for the model, or no witnesses of them, or a finished
+            piece is damaged.
         FailedTasksError: After all others are done, if pieces raised anything else.
     """
+    folder = None if proofs is None else open_proofs(proofs, model, images, exact=exact, method=method)
     weights = weights_hash(model)
     scope = certifiable(model, method)
     shard = min(EXACT_SHARD if exact else SHARD, SHARD if scope is None else scope.at_once)
@@ -118,8 +124,10 @@ def certify_images(
     bar = progress.add_task("certify", total=len(indices) * len(norms), note="")
     pieces: dict[tuple[Norm, Path], list[int]] = {}
 
-    def finish(paths: Sequence[Path], piece: Sequence[list[CertificateRecord]], _: float) -> None:
-        for path, records in zip(paths, piece, strict=True):
+    def finish(paths: Sequence[tuple[Path, Path | None]], piece: Sequence[_Piece], _: float) -> None:
+        for (path, proof), (records, witnesses) in zip(paths, piece, strict=True):
+            if proof is not None and witnesses is not None:
+                write_bytes(proof, witnesses)
             with atomic_path(path) as temporary:
                 pq.write_table(to_table(records), temporary, write_page_checksum=True)
             progress.advance(bar, len(records))
@@ -129,17 +137,22 @@ def certify_images(
             rows = list(indices[start : start + shard])
             chosen = images[rows], labels[rows]
             data = data_hash(*chosen)
-            missing: dict[Norm, Path] = {}
+            missing: dict[Norm, tuple[Path, Path | None]] = {}
             for norm in norms:
                 identity = json.dumps([weights, norm, exact, rows, data, *settings])
                 path = parts / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.parquet"
                 pieces[norm, path] = rows
-                if path.exists():
+                proof = None if folder is None else folder.file(norm, rows, data)
+                if proof is not None and proof.exists():
+                    proof = None
+                if path.exists() and proof is None:
                     progress.advance(bar, len(rows))
                 else:
-                    missing[norm] = path
+                    missing[norm] = path, proof
             if missing:
-                arguments = (*chosen, rows, list(missing), exact, method)
+                asked = {norm: proof is not None for norm, (_, proof) in missing.items()}
+                digest = "" if folder is None else folder.digest
+                arguments = (*chosen, rows, asked, exact, method, digest)
                 ending = partial(finish, list(missing.values()))
                 yield Job(f"images {start} on", _certify_piece, shared, arguments, ending)
 
@@ -154,20 +167,29 @@ def certify_images(
     return records
 
 
+_Piece = tuple[list[CertificateRecord], bytes | None]
+"""The records of some images in one norm, and their witnesses as the content of a file."""
+
+
 def _certify_piece(
     model: nn.Module,
     images: Images,
     labels: Labels,
     rows: Sequence[int],
-    norms: Sequence[Norm],
+    asked: Mapping[Norm, bool],
     exact: bool,
     method: Method | None,
-) -> list[list[CertificateRecord]]:
-    """The records of some images in each norm."""
-    return [
-        certificate_records(certificate, rows, labels)
-        for certificate in Certifier(model, method).certify_in(images, labels, norms, exact)
-    ]
+    digest: str,
+) -> list[_Piece]:
+    """The records of some images in each norm, with witnesses where asked for."""
+    certifier = Certifier(model, method)
+    pieces: list[_Piece] = []
+    for certificate in certifier.certify_in(images, labels, list(asked), exact):
+        content = None
+        if asked[certificate.norm] and isinstance(certifier.prover, PrototypeProver):
+            content = witnesses_of(certifier.prover.codebook, certificate, images, rows, digest)
+        pieces.append((certificate_records(certificate, rows, labels), content))
+    return pieces
 
 
 def certificate_records(
@@ -279,6 +301,7 @@ def run_certification(
     engine: Engine | None = None,
     class_names: Sequence[str] | None = None,
     method: Method | None = None,
+    proofs: Path | None = None,
 ) -> list[CertificateRecord]:
     """Certifies images and writes the radii to ``out``, going on from the pieces of an interrupted run.
 
@@ -296,6 +319,7 @@ def run_certification(
         engine: Where pieces are certified; by default in this process.
         class_names: Written beside the numbers of the classes.
         method: As for :func:`absynth.certify.certify`.
+        proofs: As for :func:`certify_images`.
 
     Raises:
         AbsynthError: As for :func:`certify_images`.
@@ -314,6 +338,7 @@ def run_certification(
             progress=progress,
             engine=engine,
             method=method,
+            proofs=proofs,
         )
         if out is not None:
             write_certificates(records, out, class_names)
