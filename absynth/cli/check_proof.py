@@ -21,7 +21,7 @@ def check_proof(
         str | None, typer.Option(help="See first that this model decodes to the same prototypes.")
     ] = None,
 ) -> None:
-    """Check witnesses without any code of the prover: status 0 if all is proven, 1 if not, 2 for bad files."""
+    """Check witnesses with no code of the prover: status 0 if all is proven, 1 if not, 2 for bad files."""
     from absynth import check_proof as checker
 
     options = {"--prototypes": prototypes, "--images": images, "--out": out}

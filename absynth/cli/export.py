@@ -14,7 +14,7 @@ def export(
         Path, typer.Argument(help="The file to write: .onnx, or .safetensors for prototypes alone.")
     ],
 ) -> None:
-    """Write a model that decides by prototypes as an ONNX graph, or as the table that proofs are checked by."""
+    """Write a model that decides by prototypes as an ONNX graph, or its prototypes, which proofs are for."""
     from absynth.certify.table import write_table
     from absynth.evaluate.witnesses import prototypes_of
     from absynth.export import check_onnx, export_onnx
