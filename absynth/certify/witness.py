@@ -51,7 +51,7 @@ STEPS = 24
 """Frank-Wolfe steps towards a mixture."""
 
 SEEDS = 512
-"""Rivals near to winning that the price is chosen for."""
+"""Rivals near to winning that the price is chosen for, and as many others."""
 
 SHARES = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 """Prices tried, as shares of a typical one."""
@@ -130,8 +130,9 @@ def _find(search: Search, batch: Batch, radius: Float[Tensor, "batch"]) -> list[
     for row in range(len(radius)):
         this = torch.tensor([row], device=radius.device)
         near = bounds[row].topk(min(SEEDS, bounds.shape[1]), largest=False).indices
+        spread = torch.arange(0, bounds.shape[1], bounds.shape[1] // SEEDS + 1, device=near.device)
         one = _Asked(search, batch.select(this), float(slack[row]), float(radius[row]), own_scores[row])
-        price = one.price(near)
+        price = one.price(torch.cat([near, spread]))
         left = (bounds[row] < radius[row] * FAR).nonzero()[:, 0]
         witnesses.append(one.answer(Witness(int(batch.own_rows[row, 0]), price), left))
     return witnesses
@@ -256,7 +257,7 @@ class _Asked:
         threshold, that of :mod:`absynth.certify.sieve` in other cases, and of no use in Linf.
 
         Args:
-            near: Rivals near to winning.
+            near: Some rivals, those that are near to winning first.
         """
         codebook, norm = self.search.codebook, self.search.norm
         duels = self.duels(near, 1)
@@ -265,7 +266,7 @@ class _Asked:
         tried: list[tuple[int, float]] = []
         if norm == "l2" and not isinstance(codebook.front, Threshold):
             squares = (duels.rival - own).square()
-            typical = (squares.sum(1).sqrt() / size).median()
+            typical = (squares[:SEEDS].sum(1).sqrt() / size).median()
             for share in SHARES:
                 price = share * typical[None]
                 useful = squares @ pixel_weights(image, own, 1 / price, codebook.front)[0]

@@ -25,7 +25,7 @@ from absynth.certify.table import write_table
 from absynth.certify.witness import Witness, find_witnesses, pack_witnesses
 from absynth.norms import NORMS, Norm
 
-MUTANTS = 25
+MUTANTS = 20
 """Changed witnesses of each image."""
 
 FRONTS = ("grey", "clamped", "binary")
