@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from absynth.attacks import attack
     from absynth.certify import certify
     from absynth.data import load_dataset
+    from absynth.errors import AbsynthError
     from absynth.models.hub import push_to_hub
     from absynth.zoo import load, model_names
 
 __version__ = "0.2.0"
-__all__ = ["attack", "certify", "load", "load_dataset", "model_names", "push_to_hub"]
+__all__ = ["AbsynthError", "attack", "certify", "load", "load_dataset", "model_names", "push_to_hub"]
 
 _HOMES = {
+    "AbsynthError": "absynth.errors",
     "attack": "absynth.attacks",
     "certify": "absynth.certify",
     "load": "absynth.zoo",

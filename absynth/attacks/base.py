@@ -169,7 +169,7 @@ class Attack(ABC):
                 logits = target(images)
             _check_logits(logits, labels)
             if course:
-                target.recorder = Recorder(images, self.norm)
+                target.recorder = Recorder(images, self.norm, target.queries + target.backwards)
             wrong = misclassified(logits, labels)
             if isinstance(model, Averaged) and wrong.any():
                 wrong &= target.confirmed(images)
@@ -251,6 +251,10 @@ def as_given(result: AttackResult, door: Opened, norm: Norm) -> AttackResult:
         same = adversarials == door.images
         adversarials = torch.where(same, given, adversarials.to(given.dtype))
         distances = distance(given, adversarials, norm).masked_fill(~result.success, torch.inf)
+    course = result.course
+    if course is not None:
+        # the look at the clean image is no pass of the search
+        course = course.ending(distances, result.queries + result.backwards - 1)
     return AttackResult(
         adversarials.to(home),
         distances.to(home),
@@ -259,7 +263,7 @@ def as_given(result: AttackResult, door: Opened, norm: Norm) -> AttackResult:
         result.backwards.to(home),
         result.remarks,
         result.seconds,
-        None if result.course is None else result.course.ending(distances, result.queries + result.backwards),
+        course,
     )
 
 

@@ -68,7 +68,7 @@ class Callable(Attack):
     norm: Norm = "l2"
     name: str = ""
     budget: int | None = None
-    sizes: Sequence[float] = ()
+    sizes: Any = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class Callable(Attack):
             norm=parse_norm(self.norm),
             name=self.name or name_of(attack),
             budget=None if self.budget is None else whole_number(self.budget, "budget"),
-            sizes=tuple(sorted(float(one) for one in self.sizes)),
+            sizes=_sizes(self.sizes),
         )
         for name, value in given.items():
             object.__setattr__(self, name, value)
@@ -151,8 +151,8 @@ class Callable(Attack):
                 error = raised
         if ledger.went_past:
             raise AbsynthError(
-                f"The attack '{self.name}' asks the model itself and not the one that it is given, so that "
-                "its queries cannot be counted; let it ask the model that it gets as its argument."
+                f"The attack '{self.name}' asks the model itself and not the one that it is given, or a "
+                "copy, so that its queries cannot be counted; let it ask the model that it gets."
             )
         if ledger.out_of_step:
             raise _OutOfStepError(
@@ -202,6 +202,21 @@ class Callable(Attack):
         moved = size(returned - images, self.norm)
         best, _ = keep_closer(best, best_size, returned, moved, target.is_adversarial(returned))
         return best
+
+
+def _sizes(given: Any) -> tuple[float, ...]:
+    """Sizes in ascending order.
+
+    Raises:
+        AbsynthError: If they are no numbers above 0.
+    """
+    try:
+        sizes = tuple(sorted(float(one) for one in given))
+    except (TypeError, ValueError):
+        sizes = (0.0,)
+    if not all(0 < one < torch.inf for one in sizes):
+        raise AbsynthError(f"The sizes are {given!r}; give a list of numbers above 0, as sizes=[0.1, 0.2].")
+    return sizes
 
 
 @dataclass(frozen=True)

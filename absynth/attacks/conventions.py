@@ -120,8 +120,8 @@ def check_attack(attack: Any) -> None:
         )
     if len(asked.required) == 2 and asked.most == 2:
         raise AbsynthError(
-            f"The attack {name} takes {' and '.join(asked.required)} and no model, so that its queries "
-            f"cannot be counted; {ADVICE}."
+            f"The attack {name} takes {' and '.join(asked.required)} alone, and an attack is called with the "
+            f"model, the images and the labels; {ADVICE}."
         )
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from absynth.attacks.batch import Counts, Scalars
+from absynth.errors import AbsynthError
 from absynth.norms import Norm, distance
 from absynth.shapes import Images
 
@@ -23,8 +24,8 @@ class Course:
 
     Attributes:
         rows: Which image each step is of.
-        passes: Forward and backward passes that the image had taken by then, its own included; ascending for
-            an image.
+        passes: Forward and backward passes that the image had taken by then, its own included, and without
+            the look at the clean image, as in a budget; ascending for an image.
         distances: From the clean image, falling for an image.
 
     >>> course = Course(torch.tensor([0, 0, 1]), torch.tensor([3, 8, 5]), torch.tensor([2.0, 1.0, 4.0]))
@@ -42,7 +43,12 @@ class Course:
         Args:
             passes: Forward and backward passes, together.
             images: How many there are.
+
+        Raises:
+            AbsynthError: If there are more.
         """
+        if images < 1 or (len(self.rows) and int(self.rows.max()) >= images):
+            raise AbsynthError(f"{images} images were named; the course is of more.")
         early = self.passes <= passes
         found = self.distances.new_full((images,), torch.inf)
         return found.scatter_reduce(0, self.rows[early], self.distances[early], "amin")
@@ -93,10 +99,12 @@ class Recorder:
     Attributes:
         images: The clean images.
         norm: Of the distances.
+        before: Passes that each image took before the search.
     """
 
     images: Images
     norm: Norm
+    before: Counts
     _nearest: Tensor = field(init=False)
     _steps: list[tuple[Tensor, Tensor, Tensor]] = field(init=False)
 
@@ -123,7 +131,7 @@ class Recorder:
             rows: Which image each point is for, on the CPU.
             points: What the model was asked about.
             found: Which of them it misclassifies.
-            passes: That each of the images has taken by now.
+            passes: That each of the images has taken by now, in all.
         """
         clean = self.images[rows.to(self.images.device)]
         found = found & ((points >= 0) & (points <= 1)).flatten(1).all(dim=1)
@@ -132,15 +140,15 @@ class Recorder:
         closer = (nearest < self._nearest).nonzero()[:, 0]
         if len(closer):
             self._nearest[closer] = nearest[closer]
-            self._steps.append((closer, passes[closer].clone(), nearest[closer]))
+            self._steps.append((closer, (passes - self.before)[closer], nearest[closer]))
 
     def course(self, distances: Scalars, passes: Counts) -> Course:
         """What was written down, for what the search ended with.
 
         Args:
             distances: Of what holds; infinite where nothing does.
-            passes: That each image took.
+            passes: That each image took, in all.
         """
         nothing = (passes.new_zeros(0).cpu(), passes.new_zeros(0).cpu(), self._nearest.new_zeros(0))
         rows, taken, sizes = (torch.cat(part) for part in zip(nothing, *self._steps, strict=True))
-        return Course(rows, taken, sizes).ending(distances, passes)
+        return Course(rows, taken, sizes).ending(distances, passes.cpu() - self.before)

@@ -51,7 +51,7 @@ class Ledger:
         spent: Whether the attack wanted more than the budget.
         out_of_step: Whether it asked about other images than those that it was given, so that nobody can say
             which image an answer is for.
-        went_past: Whether it asked the model by itself.
+        went_past: Whether it asked the model by itself, or copied it.
     """
 
     target: Target
@@ -151,6 +151,10 @@ class Ledger:
             points, sizes, found = points[nearest], sizes[nearest], found[nearest]
         self.best, self.best_size = keep_closer(self.best, self.best_size, points, sizes, found)
 
+    def copied(self) -> None:
+        """What is called before the model is copied."""
+        self.went_past = True
+
     def notice(self, *_: Any) -> None:
         """What is called before the model answers anybody.
 
@@ -175,7 +179,13 @@ class Handed(nn.Module):
         self._ask: Callable[[Tensor], Tensor] = ledger.ask
         self._like = ledger.images
         self.classes = ledger.classes
+        self._copied = ledger.copied
         super().train(False)
+
+    def __deepcopy__(self, _: Any) -> Handed:
+        """Nothing, as a copy could be asked without being counted."""
+        self._copied()
+        raise Stopped
 
     def train(self, mode: bool = True) -> Handed:
         """Nothing: attacks that switch the mode for themselves would change the classifier."""

@@ -86,7 +86,7 @@ def bench(
     from absynth.evaluate.store import ResultStore
     from absynth.progress import progress_display
     from absynth.report.markdown import check_markdown, write_markdown
-    from absynth.report.results import read_certificates
+    from absynth.report.results import check_certificates, read_certificates
     from absynth.report.standings import standing_tables
     from absynth.report.tables import (
         benchmark_table,
@@ -134,6 +134,7 @@ def bench(
         return
     with open_engine_and_progress(engine, quiet=quiet) as (opened, progress):
         result = run_benchmark(chosen, store, progress, engine=opened)
+    check_certificates(certificates or (), result.weights, result.tasks[0].data if result.tasks else None)
     show_table(benchmark_table(result), lone_headers(result))
     for table in detail_tables(result) if details else ():
         show_table(table)

@@ -30,6 +30,9 @@ def certify(
         typer.Option("--exact", help="Close the gap to the smallest adversarial, in at most 30 s an image."),
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Radii as .parquet, .csv or .json; resumable.")] = None,
+    adversarials: Annotated[
+        Path | None, typer.Option(help="With --exact: the smallest adversarials, as .safetensors.")
+    ] = None,
     proof: Annotated[
         Path | None, typer.Option(help="Folder for witnesses of the radii, which check-proof checks.")
     ] = None,
@@ -40,10 +43,11 @@ def certify(
     quiet: Quiet = False,
 ) -> None:
     """Prove how large a change of each image cannot flip the decision."""
-    from absynth.cli.steps import open_engine_and_progress, parse_method, parse_norms, read_data
+    from absynth.cli.steps import open_engine_and_progress, parse_method, parse_norms, read_data, show_remarks
     from absynth.evaluate.certification import check_output, run_certification
     from absynth.evaluate.data import choose_data
-    from absynth.evaluate.models import check_name, load_classifier
+    from absynth.evaluate.minima import check_adversarials
+    from absynth.evaluate.models import check_name, identity, load_classifier
     from absynth.evaluate.tasks import choose_images
     from absynth.report.certificates import certificate_tables, check_plot, plot_certificates
     from absynth.report.terminal import show_table
@@ -52,6 +56,8 @@ def certify(
     chosen = parse_method(method, settings or [])
     if out is not None:
         check_output(out)
+    if adversarials is not None:
+        check_adversarials(adversarials, exact=exact)
     if plot is not None:
         check_plot(plot)
     data = choose_data([model], data)
@@ -60,8 +66,9 @@ def certify(
     total = len(dataset.images)
     indices = range(total) if count is None else choose_images(total, count, seed)
     with open_engine_and_progress(engine, quiet=quiet) as (opened, progress):
+        classifier = load_classifier(model, dataset.domain.size)
         records = run_certification(
-            load_classifier(model, dataset.domain.size),
+            classifier,
             dataset.images,
             dataset.labels,
             indices=indices,
@@ -72,9 +79,14 @@ def certify(
             engine=opened,
             method=chosen,
             proofs=proof,
+            adversarials=adversarials,
+            identity=identity(model, classifier),
             class_names=dataset.class_names if dataset.named and not dataset.digits else None,
         )
     for table in certificate_tables(records, f"{model} on {data} {split}", data):
         show_table(table)
+    without = [one for one in norms if exact and not any(two.exact for two in records if two.norm == one)]
+    if without:
+        show_remarks([f"There is no exact search here in {', '.join(without)}; these are proven bounds."])
     if plot is not None:
         plot_certificates(records, plot)

@@ -31,10 +31,11 @@ def report(
     from absynth.progress import progress_display
     from absynth.report.curves import read_reference
     from absynth.report.page import write_report
-    from absynth.report.results import read_certificates, read_results
+    from absynth.report.results import check_certificates, read_certificates, read_results
     from absynth.zoo import load
 
     found = read_results(results, data)
+    check_certificates(certificates or (), found.weights)
     with progress_display(not quiet) as progress:
         written = write_report(
             found,

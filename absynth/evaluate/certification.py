@@ -21,6 +21,7 @@ from absynth.certify import Certificate, Certifier, Method, certifiable
 from absynth.certify.provers.prototypes import PrototypeProver
 from absynth.engine import Engine, Job, LocalEngine, run_jobs
 from absynth.errors import AbsynthError, first_line
+from absynth.evaluate.minima import SUFFIX, join_adversarials, pack_adversarials
 from absynth.evaluate.tasks import data_hash, weights_hash
 from absynth.evaluate.witnesses import open_proofs, witnesses_of
 from absynth.files import atomic_path, check_writable, write_bytes, write_text
@@ -35,6 +36,9 @@ EXACT_SHARD = 20
 """The same where exact radii are asked for, some seconds each."""
 
 FORMATS = (".parquet", ".csv", ".json")
+ORIGIN = b"absynth"
+"""Key of the metadata of a Parquet file that says what its certificates are of."""
+
 SCHEMA = pa.schema(
     [
         ("index", pa.int64()),
@@ -90,6 +94,7 @@ def certify_images(
     engine: Engine | None = None,
     method: Method | None = None,
     proofs: Path | None = None,
+    adversarials: Path | None = None,
 ) -> list[CertificateRecord]:
     """The certificates of chosen images, norm by norm.
 
@@ -108,6 +113,7 @@ def certify_images(
         engine: Where pieces are certified; by default in this process.
         method: As for :func:`absynth.certify.certify`.
         proofs: Folder for a file of witnesses a piece and norm; one that is there already stays.
+        adversarials: File for the smallest adversarials (:mod:`absynth.evaluate.minima`), where exact.
 
     Raises:
         AbsynthError: If there are no certificates for the model, or no witnesses of them, or a finished
@@ -124,35 +130,37 @@ def certify_images(
     bar = progress.add_task("certify", total=len(indices) * len(norms), note="")
     pieces: dict[tuple[Norm, Path], list[int]] = {}
 
-    def finish(paths: Sequence[tuple[Path, Path | None]], piece: Sequence[_Piece], _: float) -> None:
-        for (path, proof), (records, witnesses) in zip(paths, piece, strict=True):
-            if proof is not None and witnesses is not None:
-                write_bytes(proof, witnesses)
-            with atomic_path(path) as temporary:
-                pq.write_table(to_table(records), temporary, write_page_checksum=True)
-            progress.advance(bar, len(records))
+    def finish(files: Sequence[_Files], piece: Sequence[_Piece], _: float) -> None:
+        for file, found in zip(files, piece, strict=True):
+            for path, content in ((file.proof, found.proof), (file.images, found.images)):
+                if path is not None and content is not None:
+                    write_bytes(path, content)
+            with atomic_path(file.records) as temporary:
+                pq.write_table(to_table(found.records), temporary, write_page_checksum=True)
+            progress.advance(bar, len(found.records))
 
     def jobs() -> Iterator[Job]:
         for start in range(0, len(indices), shard):
             rows = list(indices[start : start + shard])
             chosen = images[rows], labels[rows]
             data = data_hash(*chosen)
-            missing: dict[Norm, tuple[Path, Path | None]] = {}
+            missing: dict[Norm, _Files] = {}
             for norm in norms:
                 identity = json.dumps([weights, norm, exact, rows, data, *settings])
                 path = parts / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.parquet"
                 pieces[norm, path] = rows
-                proof = None if folder is None else folder.file(norm, rows, data)
-                if proof is not None and proof.exists():
-                    proof = None
-                if path.exists() and proof is None:
+                files = _Files(
+                    path,
+                    proof=None if folder is None else folder.file(norm, rows, data),
+                    images=None if adversarials is None else path.with_suffix(SUFFIX),
+                ).missing()
+                if path.exists() and files.proof is None and files.images is None:
                     progress.advance(bar, len(rows))
                 else:
-                    missing[norm] = path, proof
+                    missing[norm] = files
             if missing:
-                asked = {norm: proof is not None for norm, (_, proof) in missing.items()}
                 digest = "" if folder is None else folder.digest
-                arguments = (*chosen, rows, asked, exact, method, digest)
+                arguments = (*chosen, rows, missing, exact, method, digest)
                 ending = partial(finish, list(missing.values()))
                 yield Job(f"images {start} on", _certify_piece, shared, arguments, ending)
 
@@ -164,11 +172,34 @@ def certify_images(
         if [record.index for record in found] != rows:
             raise AbsynthError(f"The certificates {path} are for other images; {advice}.")
         records += found
+    if adversarials is not None:
+        join_adversarials(((norm, path.with_suffix(SUFFIX)) for norm, path in pieces), adversarials)
     return records
 
 
-_Piece = tuple[list[CertificateRecord], bytes | None]
-"""The records of some images in one norm, and their witnesses as the content of a file."""
+@dataclass(frozen=True)
+class _Files:
+    """Where a piece of one norm is written: what is None is not asked for, or is there."""
+
+    records: Path
+    proof: Path | None
+    images: Path | None
+
+    def missing(self) -> _Files:
+        """The same without what is there; the records are written beside it again."""
+        proof, images = (
+            None if path is None or path.exists() else path for path in (self.proof, self.images)
+        )
+        return _Files(self.records, proof, images)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What was found for some images in one norm, witnesses and adversarials as the content of files."""
+
+    records: list[CertificateRecord]
+    proof: bytes | None
+    images: bytes | None
 
 
 def _certify_piece(
@@ -176,19 +207,21 @@ def _certify_piece(
     images: Images,
     labels: Labels,
     rows: Sequence[int],
-    asked: Mapping[Norm, bool],
+    asked: Mapping[Norm, _Files],
     exact: bool,
     method: Method | None,
     digest: str,
 ) -> list[_Piece]:
-    """The records of some images in each norm, with witnesses where asked for."""
+    """The records of some images in each norm, with witnesses and adversarials where asked for."""
     certifier = Certifier(model, method)
     pieces: list[_Piece] = []
     for certificate in certifier.certify_in(images, labels, list(asked), exact):
-        content = None
-        if asked[certificate.norm] and isinstance(certifier.prover, PrototypeProver):
-            content = witnesses_of(certifier.prover.codebook, certificate, images, rows, digest)
-        pieces.append((certificate_records(certificate, rows, labels), content))
+        files, proof, found = asked[certificate.norm], None, None
+        if files.proof is not None and isinstance(certifier.prover, PrototypeProver):
+            proof = witnesses_of(certifier.prover.codebook, certificate, images, rows, digest)
+        if files.images is not None:
+            found = pack_adversarials(certificate, rows)
+        pieces.append(_Piece(certificate_records(certificate, rows, labels), proof, found))
     return pieces
 
 
@@ -240,6 +273,39 @@ def read_certificate_file(path: Path, advice: str) -> list[CertificateRecord]:
     return records
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What certificates are of.
+
+    Attributes:
+        weights: Hash of what decides (:func:`absynth.evaluate.models.identity`).
+        data: Hash of the whole split (:func:`absynth.evaluate.tasks.data_hash`).
+    """
+
+    weights: str
+    data: str
+
+
+def read_origin(path: Path) -> Origin | None:
+    """What the certificates in a Parquet file are of; None if it does not say, or cannot be read."""
+    try:
+        return Origin(**json.loads(pq.read_schema(path).metadata[ORIGIN]))
+    except Exception:  # whatever Arrow may meet in another's file
+        return None
+
+
+def check_origin(path: Path, origin: Origin) -> None:
+    """Sees that no certificates of another model or other images are written over.
+
+    Raises:
+        AbsynthError: If the file has such.
+    """
+    known = read_origin(path) if path.suffix == ".parquet" and path.exists() else None
+    if known is not None and known != origin:
+        what = "of other images" if known.weights == origin.weights else "of another model"
+        raise AbsynthError(f"{path} holds certificates {what}; name another file, or delete it.")
+
+
 def to_table(records: Sequence[CertificateRecord]) -> pa.Table:
     """The records as an Arrow table."""
     return pa.Table.from_pylist([vars(record) for record in records], schema=SCHEMA)
@@ -259,7 +325,10 @@ def check_output(path: Path) -> None:
 
 
 def write_certificates(
-    records: Sequence[CertificateRecord], path: Path, class_names: Sequence[str] | None = None
+    records: Sequence[CertificateRecord],
+    path: Path,
+    class_names: Sequence[str] | None = None,
+    origin: Origin | None = None,
 ) -> None:
     """Writes the records as Parquet, CSV or JSON, as the ending of ``path`` says.
 
@@ -267,6 +336,7 @@ def write_certificates(
         records: To write.
         path: Where to.
         class_names: Added as columns for the label and the prediction; by default their numbers stand alone.
+        origin: Written into the metadata of a Parquet file.
     """
     check_output(path)
     rows: list[dict[str, object]] = [dict(vars(record)) for record in records]
@@ -280,6 +350,8 @@ def write_certificates(
     if path.suffix == ".json":
         write_text(path, json.dumps(rows, indent=1) + "\n")
         return
+    if origin is not None:
+        schema = schema.with_metadata({ORIGIN: json.dumps(asdict(origin)).encode()})
     table = pa.Table.from_pylist(rows, schema=schema)
     with atomic_path(path) as temporary:
         if path.suffix == ".parquet":
@@ -302,6 +374,8 @@ def run_certification(
     class_names: Sequence[str] | None = None,
     method: Method | None = None,
     proofs: Path | None = None,
+    adversarials: Path | None = None,
+    identity: str | None = None,
 ) -> list[CertificateRecord]:
     """Certifies images and writes the radii to ``out``, going on from the pieces of an interrupted run.
 
@@ -320,11 +394,16 @@ def run_certification(
         class_names: Written beside the numbers of the classes.
         method: As for :func:`absynth.certify.certify`.
         proofs: As for :func:`certify_images`.
+        adversarials: Likewise.
+        identity: Hash of all that decides what the model answers; by default of its weights.
 
     Raises:
-        AbsynthError: As for :func:`certify_images`.
+        AbsynthError: As for :func:`certify_images`; or if ``out`` holds certificates of another model.
         FailedTasksError: As for :func:`certify_images`; the finished pieces are kept.
     """
+    origin = Origin(identity or weights_hash(model), data_hash(images, labels))
+    if out is not None:
+        check_origin(out, origin)
     with tempfile.TemporaryDirectory() as elsewhere:
         parts = Path(elsewhere) if out is None else out.with_name(f".{out.name}.parts")
         records = certify_images(
@@ -339,9 +418,10 @@ def run_certification(
             engine=engine,
             method=method,
             proofs=proofs,
+            adversarials=adversarials,
         )
         if out is not None:
-            write_certificates(records, out, class_names)
+            write_certificates(records, out, class_names, origin)
             shutil.rmtree(parts)
     return records
 

@@ -20,7 +20,7 @@ from absynth.evaluate.tasks import Task
 from absynth.norms import Norm
 
 LOOKS = (10, 100, 1_000, 10_000)
-"""Numbers of forward and backward passes after which to say how near an attack had come."""
+"""Numbers of passes, counted as in a budget, after which to say how near an attack had come."""
 
 GEOMETRIC = "exact"
 """The search of a certificate, which is no attack to be ranked."""

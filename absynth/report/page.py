@@ -27,7 +27,7 @@ from absynth.report.curves import Certificates, Curve, curves_section, describe_
 from absynth.report.drawing import Panel, Section, drawing_style, save_panel, to_svg
 from absynth.report.figures.adversarials import originals, pixels_section, smallest_section
 from absynth.report.figures.confidence import DIGITS, MODELS, confidence_section
-from absynth.report.figures.courses import courses_section
+from absynth.report.figures.courses import courses_section, has_courses
 from absynth.report.figures.distal import USUAL, distal_section
 from absynth.report.figures.latents import latents_section
 from absynth.report.figures.synthesis import synthesis_section
@@ -292,6 +292,8 @@ def _sections(
             ),
         ),
     }
+    if not has_courses(results):
+        del makers["courses"]
     bar = progress.add_task("report", total=len(makers), note="")
     sections = []
     for key, (title, make) in makers.items():

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from absynth.errors import AbsynthError
 from absynth.evaluate.candidates import masking_remarks
-from absynth.evaluate.certification import CertificateRecord, read_certificate_file
+from absynth.evaluate.certification import CertificateRecord, read_certificate_file, read_origin
 from absynth.evaluate.proofs import FOLDER, read_piece
 from absynth.evaluate.store import Record, content_digest, read_rows
 from absynth.norms import Norm
@@ -316,6 +316,31 @@ def read_certificates(arguments: Iterable[str]) -> dict[str, tuple[CertificateRe
         if len(keys) < len(found[model]):
             raise AbsynthError(f"'{argument}' has an image twice in one norm; give each certificate once.")
     return found
+
+
+def check_certificates(arguments: Iterable[str], weights: Mapping[str, str], data: str | None = None) -> None:
+    """Sees that ``MODEL=FILE`` names certificates of that very model, where the file says what it is of.
+
+    Args:
+        arguments: As for :func:`read_certificates`.
+        weights: Hash of each model.
+        data: Hash of the images, if it is known.
+
+    Raises:
+        AbsynthError: If a file is of another model or of other images.
+    """
+    for argument in arguments:
+        model, _, file = argument.partition("=")
+        origin = read_origin(Path(file))
+        if origin is None or model not in weights:
+            continue
+        if origin.weights != weights[model]:
+            raise AbsynthError(
+                f"{file} holds certificates of another model than {model} (weights {origin.weights[:12]}, "
+                f"not {weights[model][:12]}); certify that one, or name the model that they are of."
+            )
+        if data is not None and origin.data != data:
+            raise AbsynthError(f"{file} holds certificates of other images; certify those that are attacked.")
 
 
 def _read_certificate(argument: str) -> tuple[str, tuple[CertificateRecord, ...]]:

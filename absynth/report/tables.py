@@ -15,6 +15,7 @@ from absynth.certify.summary import certified_accuracy
 from absynth.errors import AbsynthError
 from absynth.evaluate.certification import radii
 from absynth.evaluate.distal import ENOUGH, Distal
+from absynth.evaluate.own import find_function
 from absynth.evaluate.paper import IMAGES, PAPER, PaperFigure, is_paper_data, paper_threshold
 from absynth.evaluate.runner import BenchmarkResult
 from absynth.evaluate.schedule import START_SECONDS, Schedule
@@ -60,7 +61,10 @@ def describe_samples(preset: Preset) -> str:
     """On which images and with which attacks a benchmark was run, in one sentence without a full stop."""
     samples = f"clean accuracy on {preset.clean_images} test images of {preset.dataset}"
     if preset.norms:
-        samples += f", {preset.images} of them attacked with the suite '{preset.suite}'"
+        names = [name for every in preset.attacks.values() for name in every]
+        own = all(find_function(name, "attack") for name in names)
+        samples += f", {preset.images} of them attacked"
+        samples += f" with {', '.join(dict.fromkeys(names))}" if own else f" with the suite '{preset.suite}'"
         counts = {name: preset.images_for(name) for name in preset.fewer_images}
         fewer = [f"{count} by {name}" for name, count in counts.items() if count < preset.images]
         samples += f" (only {', '.join(fewer)})" if fewer else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import sys
 import warnings
 from collections.abc import Callable as Function
@@ -374,7 +375,10 @@ def test_the_model_itself_is_not_to_be_asked(model: Counted, images: Tensor) -> 
     def inside(handed: Any, images: Tensor, labels: Tensor) -> Tensor:
         return exact(handed.model, images, labels)
 
-    for attack in (past, inside):
+    def copied(handed: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        return exact(copy.deepcopy(handed), images, labels)
+
+    for attack in (past, inside, copied):
         with pytest.raises(AbsynthError, match="asks the model itself and not the one that it is given"):
             Callable(attack, "l2")(model, images, LABELS)
     assert model(images).shape == (IMAGES, 2)  # afterwards it may be
@@ -436,7 +440,7 @@ def test_it_can_run_beside_a_suite(model: Counted, images: Tensor) -> None:
         ({"attacks": [exact, exact]}, "Two attacks are called 'exact'; give one another name"),
         ({"attacks": ["exact"]}, "An attack was given as a str; give a function of"),
         ({"attacks": [find_attack("bim", "linf")]}, "The attack 'bim' is for linf; give norm='linf'"),
-        ({"attacks": [lambda images, labels: images]}, "takes images and labels and no model"),
+        ({"attacks": [lambda images, labels: images]}, "takes images and labels alone"),
         (
             {"attacks": [lambda a, b, c, d, *, e: a]},
             r"needs d, e besides .*functools.partial\(lambda, d=..., e=...\)",
@@ -596,3 +600,9 @@ def test_attacks_of_adversarial_library(model: Counted, images: Tensor, monkeypa
     assert result.backwards.tolist() == [50] * IMAGES
     with pytest.raises(AbsynthError, match=r"fmn needs norm besides .*functools.partial\(fmn, norm=...\)"):
         Callable(fmn, "l2")
+
+
+@pytest.mark.parametrize("sizes", [0.1, [-1], ["small"], [0.0], [float("nan")]])
+def test_sizes_that_are_none_are_told(sizes: Any) -> None:
+    with pytest.raises(AbsynthError, match="give a list of numbers above 0"):
+        Callable(lambda model, images, labels: images, "l2", sizes=sizes)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from absynth.attacks import Attack, Callable, Course, suite_attacks
 from absynth.attacks.course import Recorder
 from absynth.attacks.gradient_estimation import WithEstimatedGradient
+from absynth.errors import AbsynthError
 from absynth.norms import NORMS, Norm
 
 
@@ -42,12 +43,17 @@ def test_steps_counted_by_hand() -> None:
     attack = Callable(fills(0.4, 1.0, 0.6, 0.8), "linf")
     course = attack(HalfSpace(), IMAGES, LABELS, course=True).course
     assert course is not None
-    # the clean look is the first pass; 0.4 is no adversarial, and 0.8 no closer one
+    # 0.4 is no adversarial, and 0.8 no closer one
     assert course.rows.tolist() == [0, 0, 1, 1, 2]
-    assert course.passes.tolist() == [3, 4, 3, 4, 1]
+    assert course.passes.tolist() == [2, 3, 2, 3, 0]
     assert course.distances.tolist() == pytest.approx([1, 0.6, 0.75, 0.35, 0], abs=1e-6)
-    assert course.after(3, 3).tolist() == pytest.approx([1, 0.75, 0])
-    assert course.after(2, 3).tolist() == [torch.inf, torch.inf, 0]
+    assert course.after(2, 3).tolist() == pytest.approx([1, 0.75, 0])
+    assert course.after(1, 3).tolist() == [torch.inf, torch.inf, 0]
+    for too_few in (0, 2):
+        with pytest.raises(AbsynthError, match="the course is of more"):
+            course.after(2, too_few)
+    cheap = Callable(fills(0.4, 1.0), "linf", budget=2)(HalfSpace(), IMAGES, LABELS)
+    assert cheap.distances.tolist() == pytest.approx(course.after(2, 3).tolist())
 
 
 def test_backward_passes_count() -> None:
@@ -58,7 +64,7 @@ def test_backward_passes_count() -> None:
 
     course = Callable(one_gradient, "linf")(HalfSpace(), IMAGES[:1], LABELS[:1], course=True).course
     assert course is not None
-    assert course.passes.tolist() == [4]  # the clean look, one forward and one backward, and the last
+    assert course.passes.tolist() == [3]  # one forward, one backward, and the last
 
 
 def test_nothing_is_kept_unless_asked_for() -> None:
@@ -76,20 +82,20 @@ def test_a_first_try_counts_for_nothing() -> None:
 
     course = Callable(stubborn, "linf")(HalfSpace(), IMAGES[:2], LABELS[:2], course=True).course
     assert course is not None
-    assert course.passes.tolist() == [2, 2]
+    assert course.passes.tolist() == [1, 1]
 
 
 def test_a_step_that_did_not_hold() -> None:
-    recorder = Recorder(IMAGES[:2], "linf")
+    recorder = Recorder(IMAGES[:2], "linf", torch.tensor([1, 1]))
     rows, yes = torch.tensor([0, 1, 0]), torch.tensor([True, True, True])
     points = torch.tensor([0.5, 0.5, 0.2])[:, None, None, None].expand(3, 1, 2, 2)
     recorder.note(rows, points, yes, torch.tensor([2, 3]))
     recorder.note(rows[:1], points[:1] + 1, yes[:1], torch.tensor([4, 5]))  # outside [0, 1]
     course = recorder.course(torch.tensor([0.3, torch.inf]), torch.tensor([7, 8]))
-    assert (course.rows.tolist(), course.passes.tolist()) == ([0], [2])
+    assert (course.rows.tolist(), course.passes.tolist()) == ([0], [1])
     assert course.distances.tolist() == pytest.approx([0.3])
     better = recorder.course(torch.tensor([0.1, 0.25]), torch.tensor([7, 8]))
-    assert (better.rows.tolist(), better.passes.tolist()) == ([0, 0, 1], [2, 7, 3])
+    assert (better.rows.tolist(), better.passes.tolist()) == ([0, 0, 1], [1, 6, 2])
 
 
 def test_some_of_the_images() -> None:

@@ -148,3 +148,12 @@ def test_a_method_that_does_not_suit_the_model_is_told() -> None:
     sentence = "A Flatten cannot be certified by the method 'pairs'; leave the method out, or choose another."
     with pytest.raises(AbsynthError, match=f"^{re.escape(sentence)}$"):
         Certifier(nn.Flatten(), "pairs")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_no_numbers_are_told(value: float) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    with torch.no_grad():
+        network[1].weight[0, 0] = value
+    with pytest.raises(AbsynthError, match="logits for these images are NaN or infinite"):
+        certify(network, torch.full((1, 1, 2, 2), 0.5), torch.tensor([1]), "linf")

@@ -150,6 +150,11 @@ def test_the_figure(tmp_path: Path, mine: Callable[[Path, Preset], BenchmarkResu
         ]
         (panel,) = courses_section("courses", "Title", results, {"m": truth}).panels
         assert panel.figure.axes[0].lines[0].get_ydata()[-1] == pytest.approx(2)
+        wrong = [replace(one, radius=3 * one.radius) for one in truth]
+        section = courses_section("courses", "Title", results, {"m": wrong})
+        assert "below what was given as the exact radius" in section.remarks[0]
+        lines = {line.get_label().partition(" ")[0]: line for line in section.panels[0].figure.axes[0].lines}
+        assert lines["bim"].get_ydata()[-1] == fooled[len(fooled) // 2]
 
 
 def test_what_a_file_asks_for(tmp_path: Path) -> None:

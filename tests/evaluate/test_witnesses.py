@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+import absynth
 from absynth import check_proof
 from absynth.certify.provers.bounds import Crown
 from absynth.errors import AbsynthError
 from absynth.evaluate import certification
 from absynth.evaluate.certification import CertificateRecord, run_certification
+from absynth.evaluate.tasks import choose_images
 from absynth.evaluate.witnesses import TABLE, differences
 from absynth.models.prototypes import NearestNeighbour
 from absynth.progress import progress_display
@@ -58,6 +60,31 @@ def test_every_radius_gets_a_witness_that_is_proven(
     found = {(norm, int(index)): float.fromhex(radius) for index, _, norm, radius, *_ in rows}
     assert found == {(one.norm, one.index): one.radius for one in records if one.radius > 0}
     assert len(found) > 5
+
+
+def test_two_hundred_test_images_of_a_shipped_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, labels = absynth.load_dataset("mnist", "test")
+    with progress_display(False) as progress:
+        records = run_certification(
+            absynth.load("codebook-abs"),
+            images,
+            labels,
+            indices=choose_images(len(images), 200, 0),
+            norms=["l2"],
+            exact=False,
+            out=None,
+            progress=progress,
+            proofs=tmp_path,
+        )
+    radii = [one.radius for one in records]
+    assert check_proof.main([str(tmp_path)]) == 0
+    count = sum(radius > 0 for radius in radii)
+    assert f"{count} of {count} claims proven" in capsys.readouterr().out
+    assert count > 190
+    (file,) = tmp_path.glob("*.npz")
+    assert file.stat().st_size < 20_000 * count
 
 
 def test_files_that_are_there_stay_and_the_missing_ones_come_back(problem: Problem, tmp_path: Path) -> None:

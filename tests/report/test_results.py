@@ -5,8 +5,14 @@ import torch
 
 import absynth
 from absynth.errors import AbsynthError
-from absynth.evaluate.certification import CertificateRecord, write_certificates
-from absynth.report.results import distances, read_certificates, read_results
+from absynth.evaluate.certification import (
+    CertificateRecord,
+    Origin,
+    check_origin,
+    read_origin,
+    write_certificates,
+)
+from absynth.report.results import check_certificates, distances, read_certificates, read_results
 
 
 def test_the_smallest_of_all_attacks_counts(small_results):
@@ -86,3 +92,28 @@ def test_certificates_are_read_by_model(tmp_path):
         read_certificates([str(tmp_path / "radii.parquet")])
     with pytest.raises(AbsynthError, match="cannot be read"):
         read_certificates([f"abs={tmp_path / 'none.parquet'}"])
+
+
+def test_certificates_of_another_model_or_other_images_are_refused(tmp_path):
+    path, origin = tmp_path / "radii.parquet", Origin("w" * 64, "d" * 64)
+    write_certificates([CertificateRecord(0, 7, 7, "l2", 0.5, "pairwise", False)], path, origin=origin)
+    arguments = [f"mine={path}"]
+    assert len(read_certificates(arguments)["mine"]) == 1
+    assert read_origin(path) == origin
+    check_certificates(arguments, {"mine": "w" * 64}, "d" * 64)
+    check_certificates(arguments, {"other": "v" * 64})
+    with pytest.raises(AbsynthError, match="of another model than mine"):
+        check_certificates(arguments, {"mine": "v" * 64})
+    with pytest.raises(AbsynthError, match="of other images"):
+        check_certificates(arguments, {"mine": "w" * 64}, "e" * 64)
+    check_origin(path, origin)
+    check_origin(tmp_path / "new.parquet", origin)
+    for other, what in (
+        (Origin("v" * 64, "d" * 64), "another model"),
+        (Origin("w" * 64, "e" * 64), "other im"),
+    ):
+        with pytest.raises(AbsynthError, match=f"holds certificates of {what}"):
+            check_origin(path, other)
+    write_certificates([], tmp_path / "silent.parquet")
+    assert read_origin(tmp_path / "silent.parquet") is None
+    check_origin(tmp_path / "silent.parquet", origin)

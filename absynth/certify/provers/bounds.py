@@ -208,11 +208,16 @@ class NetworkProver:
         """The certificates; there are no exact ones.
 
         Raises:
-            AbsynthError: If the model does not take the images, a label is no class of it, it has
-                an operation that cannot be bounded, or the method lacks a norm.
+            AbsynthError: If the model does not take the images, its logits are NaN or infinite, a label is
+                no class of it, it has an operation that cannot be bounded, or the method lacks a norm.
         """
         home, device = images.device, _device(self.model)
         logits = torch.cat([answer(self.model, part.to(device)) for part in images.split(batch_size)])
+        if not logits.isfinite().all():
+            raise AbsynthError(
+                "The model's logits for these images are NaN or infinite, which decides nothing; mend its "
+                "weights."
+            )
         check_classes(labels, logits.shape[1])
         prediction = logits.argmax(1).to(home)
         shape = tuple(images.shape[1:])

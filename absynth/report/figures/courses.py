@@ -11,7 +11,7 @@ from torch import Tensor
 from absynth.attacks.course import Course
 from absynth.errors import AbsynthError
 from absynth.evaluate.courses import FOLDER, course_from, file_of
-from absynth.evaluate.standings import GEOMETRIC, exact_radii
+from absynth.evaluate.standings import GEOMETRIC, ROUNDING, exact_radii
 from absynth.norms import Norm
 from absynth.report.curves import Certificates
 from absynth.report.drawing import MUTED, STYLES, Panel, Section, new_figure
@@ -28,6 +28,11 @@ DASHES = ("-", "--", ":", "-.")
 """Of the lines, where there are more attacks than colours."""
 
 
+def has_courses(results: Results) -> bool:
+    """Whether the benchmark kept any; it does so only when asked to."""
+    return any((results.folder / FOLDER).glob("*.parquet"))
+
+
 def courses_section(key: str, title: str, results: Results, certificates: Certificates) -> Section:
     """One panel a model and norm.
 
@@ -41,9 +46,20 @@ def courses_section(key: str, title: str, results: Results, certificates: Certif
         AbsynthError: If the benchmark kept no courses, or a file is damaged.
     """
     panels: list[Panel] = []
+    remarks: list[str] = []
     for model in results.models:
-        truth = exact_radii(certificates.get(model, ()))
+        every = exact_radii(certificates.get(model, ()))
         for norm in results.norms:
+            truth = {at: radius for at, radius in every.items() if at[0] == norm}
+            if any(
+                one.record.distance < (1 - ROUNDING) * truth.get((norm, one.record.index), 0.0)
+                for one in results.smallest(model, norm)
+            ):
+                truth = {}
+                remarks.append(
+                    f"{model}, {NAMES[norm]}: distances are given as they are, as some are below what was "
+                    "given as the exact radius."
+                )
             lines = _lines(results, model, norm, truth)
             if lines:
                 panels.append(_panel(f"{key}-{len(panels) + 1}", model, norm, lines, truth))
@@ -57,7 +73,7 @@ def courses_section(key: str, title: str, results: Results, certificates: Certif
         "searches in other ways than by asking for logits shows at its end alone. In brackets: the number "
         "of images."
     )
-    return Section(key, title, caption, tuple(panels))
+    return Section(key, title, caption, tuple(panels), tuple(remarks))
 
 
 def _lines(
@@ -67,7 +83,7 @@ def _lines(
 
     Images that are wrong from the start, or lack an exact radius where others have one, are left out.
     """
-    known = any(found == norm for found, _ in truth)
+    known = bool(truth)
     lines = {}
     for attack in results.attacks(norm):
         findings = [
@@ -118,7 +134,7 @@ def _panel(
 ) -> Panel:
     figure = new_figure(3.5, HEIGHT)
     axes = figure.subplots()
-    known = any(found == norm for found, _ in truth)
+    known = bool(truth)
     colours = [colour for colour, _ in STYLES.values()]
     styles = cycle((colour, dash) for dash in DASHES for colour in colours)
     most = max(int(course.passes.max()) if len(course.passes) else 1 for course, _ in lines.values())
