@@ -1,6 +1,5 @@
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,27 +19,10 @@ from absynth.training.adversarial import measure_robustness
 from absynth.training.recipes.madry import EXAMINER
 from absynth.zoo import load, model_folder, model_names
 
-LARGE = ("certified-abs", "certified-binary-abs")
-"""Decoding their codebooks takes half a minute, so these come from the cache that all other tests use."""
-
-CACHE = os.environ.get("ABSYNTH_CACHE", "")
-"""Where that is; by default in the user's home."""
-
-
-@pytest.fixture(scope="module")
-def _each_codebook_decoded_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache of its own for this file: models with the same decoders and latents share what is decoded."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ABSYNTH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
 
 @pytest.fixture(scope="module", params=model_names())
-def shipped(request: pytest.FixtureRequest, _each_codebook_decoded_once: None) -> PretrainedModel:
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param in LARGE:
-            patch.setenv("ABSYNTH_CACHE", CACHE)
-        return load(request.param)
+def shipped(request: pytest.FixtureRequest) -> PretrainedModel:
+    return load(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -186,12 +168,21 @@ def test_a_file_where_a_model_is_wanted_is_told_without_the_network(
         absynth.load(name)
 
 
-@pytest.mark.parametrize("name", ["cnn", "codebook-abs", "abs"])
-@pytest.mark.usefixtures("_each_codebook_decoded_once")
-def test_loading_leaves_the_generator_and_takes_no_default_device(name: str) -> None:
+@pytest.mark.parametrize(
+    "make_model",
+    [
+        lambda _: CNN(2),
+        # so many that what is decoded is indexed as well
+        lambda decoders: ABS(CodebookABS(decoders, draw_latents(1100))),
+    ],
+)
+def test_loading_leaves_the_generator_and_takes_no_default_device(
+    decoders: list[Decoder], make_model: Callable[[list[Decoder]], PretrainedModel], tmp_path: Path
+) -> None:
+    make_model(decoders).save_pretrained(tmp_path)
     before = torch.get_rng_state()
     with torch.device("meta"):
-        model = load(name)
+        model = load(tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
     assert {one.device.type for one in model.state_dict().values()} == {"cpu"}
 

@@ -32,7 +32,7 @@ PRESET = Preset(
     shard=3,
 )
 TASKS = 40
-KILLS = 25
+KILLS = 16
 PATIENCE = 20.0
 """Seconds that a task may take."""
 
