@@ -149,7 +149,10 @@ def test_the_figure(tmp_path: Path, mine: Callable[[Path, Preset], BenchmarkResu
             for index, distance in found.items()
         ]
         (panel,) = courses_section("courses", "Title", results, {"m": truth}).panels
-        assert panel.figure.axes[0].lines[0].get_ydata()[-1] == pytest.approx(2)
+        (axes,) = panel.figure.axes
+        assert axes.lines[0].get_ydata()[-1] == pytest.approx(2)
+        labels = [text.get_text() for axis in (axes.xaxis, axes.yaxis) for text in axis.get_ticklabels()]
+        assert {"1", "2"} <= set(labels) and not any("$" in label for label in labels)
         wrong = [replace(one, radius=3 * one.radius) for one in truth]
         section = courses_section("courses", "Title", results, {"m": wrong})
         assert "below what was given as the exact radius" in section.remarks[0]

@@ -24,6 +24,15 @@ POINTS = 120
 HEIGHT, LINE_HEIGHT, COLUMNS = 2.8, 0.15, 2
 """Inches of a panel without its legend, inches of a line of that, and its columns."""
 
+RATIOS = (1, 1.5, 2, 3, 5, 10, 20, 50, 100)
+"""Of distance over exact radius, where the axis has a mark."""
+
+SMALL_RATIOS = (1, 1.1, 1.2, 1.5, 2, 3)
+"""The same where none is larger than the last."""
+
+NEARLY = 1.02
+"""How far below 1 the axis begins."""
+
 DASHES = ("-", "--", ":", "-.")
 """Of the lines, where there are more attacks than colours."""
 
@@ -147,9 +156,16 @@ def _panel(
     unit = f"{NAMES[norm]} distance" + (" / exact radius" if known else "")
     axes.set(xlabel="forward and backward passes", ylabel=f"median {unit}", title=f"{model}, {NAMES[norm]}")
     axes.set(xscale="log", xlim=(1, max(2, most)))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     if known:
         axes.axhline(1, color=MUTED, linewidth=0.8)
         axes.set_yscale("log")
+        top = max(axes.get_ylim()[1], SMALL_RATIOS[1])
+        marks = SMALL_RATIOS if top <= SMALL_RATIOS[-1] else RATIOS
+        axes.set_ylim(1 / NEARLY, top)
+        axes.set_yticks([ratio for ratio in marks if ratio <= top], minor=False)
+        axes.set_yticks([], minor=True)
+        axes.yaxis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.2, linewidth=0.5)
     figure.set_figheight(HEIGHT + LINE_HEIGHT * -(-len(lines) // COLUMNS))
     figure.legend(loc="outside lower center", ncols=COLUMNS, frameon=False)
