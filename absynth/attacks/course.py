@@ -75,20 +75,16 @@ class Course:
             passes: That each image took.
         """
         ends = distances.cpu().to(self.distances.dtype)
-        every = torch.arange(len(ends), device="cpu")
-        rows = torch.cat([self.rows, every])
+        rows = torch.cat([self.rows, torch.arange(len(ends), device="cpu")])
         taken = torch.cat([self.passes, passes.cpu()])
         sizes = torch.cat([self.distances.maximum(ends[self.rows]), ends])
-        order = torch.arange(len(rows), device="cpu")
-        order = order[taken.argsort(stable=True)]
-        order = order[rows[order].argsort(stable=True)]
-        rows, taken, sizes = rows[order], taken[order], sizes[order]
         nearest: dict[int, float] = {}
         kept = []
-        for place, (row, size) in enumerate(zip(rows.tolist(), sizes.tolist(), strict=True)):
+        steps = zip(rows.tolist(), taken.tolist(), sizes.tolist(), range(len(rows)), strict=True)
+        for row, _, size, step in sorted(steps):
             if size < nearest.get(row, torch.inf):
                 nearest[row] = size
-                kept.append(place)
+                kept.append(step)
         return Course(rows[kept], taken[kept], sizes[kept])
 
 

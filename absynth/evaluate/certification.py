@@ -95,6 +95,7 @@ def certify_images(
     method: Method | None = None,
     proofs: Path | None = None,
     adversarials: Path | None = None,
+    identity: str | None = None,
 ) -> list[CertificateRecord]:
     """The certificates of chosen images, norm by norm.
 
@@ -114,6 +115,7 @@ def certify_images(
         method: As for :func:`absynth.certify.certify`.
         proofs: Folder for a file of witnesses a piece and norm; one that is there already stays.
         adversarials: File for the smallest adversarials (:mod:`absynth.evaluate.minima`), where exact.
+        identity: Hash of all that decides what the model answers; by default of its weights.
 
     Raises:
         AbsynthError: If there are no certificates for the model, or no witnesses of them, or a finished
@@ -121,7 +123,7 @@ def certify_images(
         FailedTasksError: After all others are done, if pieces raised anything else.
     """
     folder = None if proofs is None else open_proofs(proofs, model, images, exact=exact, method=method)
-    weights = weights_hash(model)
+    weights = identity or weights_hash(model)
     scope = certifiable(model, method)
     shard = min(EXACT_SHARD if exact else SHARD, SHARD if scope is None else scope.at_once)
     settings = () if method is None else (method.name, asdict(method))  # type: ignore[call-overload]
@@ -146,8 +148,8 @@ def certify_images(
             data = data_hash(*chosen)
             missing: dict[Norm, _Files] = {}
             for norm in norms:
-                identity = json.dumps([weights, norm, exact, rows, data, *settings])
-                path = parts / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.parquet"
+                depends_on = json.dumps([weights, norm, exact, rows, data, *settings])
+                path = parts / f"{hashlib.sha256(depends_on.encode()).hexdigest()[:24]}.parquet"
                 pieces[norm, path] = rows
                 files = _Files(
                     path,
@@ -395,7 +397,7 @@ def run_certification(
         method: As for :func:`absynth.certify.certify`.
         proofs: As for :func:`certify_images`.
         adversarials: Likewise.
-        identity: Hash of all that decides what the model answers; by default of its weights.
+        identity: Likewise.
 
     Raises:
         AbsynthError: As for :func:`certify_images`; or if ``out`` holds certificates of another model.
@@ -419,6 +421,7 @@ def run_certification(
             method=method,
             proofs=proofs,
             adversarials=adversarials,
+            identity=origin.weights,
         )
         if out is not None:
             write_certificates(records, out, class_names, origin)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
-
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from absynth.attacks.course import Course
 from absynth.errors import AbsynthError, first_line
-from absynth.evaluate.store import ResultStore
+from absynth.evaluate.store import ResultStore, from_parquet, to_parquet
 from absynth.evaluate.tasks import Task
 
 FOLDER = "courses"
@@ -45,9 +42,7 @@ def put_course(store: ResultStore, task: Task, course: Course) -> None:
     """
     indices = torch.tensor(task.indices)[course.rows]
     columns = [indices.numpy(), course.passes.numpy(), course.distances.numpy()]
-    content = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=SCHEMA), content, write_page_checksum=True)
-    store.write(FOLDER, file_of(task.key), content.getvalue())
+    store.write(FOLDER, file_of(task.key), to_parquet(pa.table(columns, schema=SCHEMA)))
 
 
 def read_course(store: ResultStore, task: Task) -> Course:
@@ -79,9 +74,7 @@ def course_from(content: bytes, path: str) -> Course:
         AbsynthError: If the file is damaged.
     """
     try:
-        table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
-        if table.schema.remove_metadata() != SCHEMA:
-            raise ValueError("other columns")
+        table = from_parquet(content, SCHEMA)
         indices, passes, distances = (torch.tensor(table.column(name).to_numpy()) for name in SCHEMA.names)
         return Course(indices, passes, distances)
     except Exception as error:  # whatever Arrow may meet in a damaged file

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from torch import nn
 
 from absynth.certify import certifying_method
 from absynth.errors import AbsynthError, first_line
 from absynth.evaluate.certification import SCHEMA, CertificateRecord
-from absynth.evaluate.store import ResultStore
+from absynth.evaluate.store import ResultStore, from_parquet, to_parquet
 from absynth.evaluate.tasks import Preset
 from absynth.norms import NORMS, Norm
 
@@ -113,9 +111,7 @@ def put_proof(store: ResultStore, task: ProofTask, records: Sequence[Certificate
     """
     known = {"model": task.model, "weights": task.weights, "dataset": task.dataset}
     table = pa.Table.from_pylist([known | vars(record) for record in records], schema=PIECE_SCHEMA)
-    content = io.BytesIO()
-    pq.write_table(table, content, write_page_checksum=True)
-    store.write(FOLDER, task.file, content.getvalue())
+    store.write(FOLDER, task.file, to_parquet(table))
 
 
 def read_proof(store: ResultStore, task: ProofTask) -> list[CertificateRecord]:
@@ -146,10 +142,7 @@ def read_piece(content: bytes, path: str) -> list[tuple[str, str, CertificateRec
         AbsynthError: If the file is damaged.
     """
     try:
-        table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
-        if table.schema.remove_metadata() != PIECE_SCHEMA:
-            raise ValueError("other columns")
-        rows: list[dict[str, Any]] = table.to_pylist()
+        rows: list[dict[str, Any]] = from_parquet(content, PIECE_SCHEMA).to_pylist()
         found = []
         for row in rows:
             del row["model"]

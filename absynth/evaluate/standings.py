@@ -141,7 +141,7 @@ def _of_norm(
             attack=attack,
             images=len(ratios),
             success=float(ratios.isfinite().double().mean()),
-            ratio=_median(ratios),
+            ratio=upper_median(ratios),
             within_one=float((ratios <= 1.01).double().mean()),
             within_ten=float((ratios <= 1.1).double().mean()),
             queries=queries,
@@ -172,8 +172,8 @@ def _of_norm(
     return rows
 
 
-def _median(ratios: Float[Tensor, "images"]) -> float:
-    """The upper one of the two in the middle, where they are two."""
+def upper_median(ratios: Float[Tensor, "images"]) -> float:
+    """The median, of an even number the upper one of the two in the middle."""
     return float(ratios.quantile(0.5, interpolation="higher"))
 
 
@@ -193,5 +193,5 @@ def _course(
             )
             if (task.norm, index) in truth
         ]
-        found.append(_median(torch.tensor(ratios, dtype=torch.float64)))
+        found.append(upper_median(torch.tensor(ratios, dtype=torch.float64)))
     return tuple(found)

@@ -122,9 +122,7 @@ class ResultStore:
         self.write("adversarials", name, content)
         self.put_json("seconds", task.key, {"seconds": seconds})
         rows = [vars(record) | {"adversarials": name} for record in records]
-        parquet = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), parquet, write_page_checksum=True)
-        self._files.write(self._records_name(task), parquet.getvalue())
+        self._files.write(self._records_name(task), to_parquet(pa.Table.from_pylist(rows, schema=SCHEMA)))
 
     def write(self, kind: str, name: str, content: bytes) -> None:
         """Writes a file at once or not at all.
@@ -277,7 +275,7 @@ def read_rows(content: bytes, path: str) -> list[dict[str, Any]]:
         AbsynthError: If the file is damaged, or was written by a version with other columns.
     """
     try:
-        table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+        table = from_parquet(content)
         rows: list[dict[str, Any]] = table.to_pylist()
     except Exception as error:  # whatever Arrow may meet in a damaged file
         raise _damaged(path, error) from None
@@ -289,6 +287,30 @@ def read_rows(content: bytes, path: str) -> list[dict[str, Any]]:
             f"{other}); use that version, or delete it to run it again."
         )
     return rows
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """A table as the content of a file, each page with a checksum."""
+    content = io.BytesIO()
+    pq.write_table(table, content, write_page_checksum=True)
+    return content.getvalue()
+
+
+def from_parquet(content: bytes, schema: pa.Schema | None = None) -> pa.Table:
+    """The table that :func:`to_parquet` made into the content of a file.
+
+    Args:
+        content: Of the file.
+        schema: That the table must have, if any.
+
+    Raises:
+        Exception: Of any kind that Arrow knows, if the content is damaged.
+        ValueError: If the table has another schema.
+    """
+    table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+    if schema is not None and table.schema.remove_metadata() != schema:
+        raise ValueError("other columns")
+    return table
 
 
 def _damaged(path: str, reason: object) -> AbsynthError:

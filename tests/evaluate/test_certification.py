@@ -21,19 +21,15 @@ from absynth.evaluate.certification import (
     run_certification,
     write_certificates,
 )
-from absynth.models.prototypes import NearestNeighbour
 from absynth.norms import NORMS
 from absynth.progress import progress_display
 from absynth.report.certificates import certificate_tables, check_plot, closed_share, plot_certificates
 
 
 @pytest.fixture
-def problem(monkeypatch):
+def problem(monkeypatch, neighbours):
     monkeypatch.setattr(certification, "SHARD", 5)
-    generator = torch.Generator().manual_seed(0)
-    model = NearestNeighbour(torch.rand(30, 1, 2, 4, generator=generator), torch.arange(30) % 3)
-    images = torch.rand(20, 1, 2, 4, generator=generator)
-    return model, images, model(images).argmax(1)
+    return neighbours(20)
 
 
 def run(problem, out, norms=("l2", "l0"), indices=tuple(range(0, 20, 2)), method=None):
@@ -177,3 +173,21 @@ def test_gaps_are_recorded_where_they_were_looked_for(tmp_path):
     assert closed_share([exact, open_]) == 0.5
     (table,) = certificate_tables([exact, open_], "toy", "mnist")
     assert "gaps closed" in [column.header for column in table.columns]
+
+
+def test_pieces_of_other_code_with_the_same_weights_are_not_gone_on_from(problem, tmp_path):
+    model, images, labels = problem
+    for identity in (None, "mine", "mine, edited"):
+        with progress_display(False) as progress:
+            certify_images(
+                model,
+                images,
+                labels,
+                indices=range(5),
+                norms=["l2"],
+                exact=False,
+                parts=tmp_path,
+                progress=progress,
+                identity=identity,
+            )
+    assert len(list(tmp_path.iterdir())) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,10 @@ Problem = tuple[NearestNeighbour, Tensor, Tensor]
 
 
 @pytest.fixture
-def problem(monkeypatch: pytest.MonkeyPatch) -> Problem:
+def problem(monkeypatch: pytest.MonkeyPatch, neighbours: Callable[[int], Problem]) -> Problem:
     """Ten images in pieces of three, of which the first has a wrong label."""
     monkeypatch.setattr(certification, "EXACT_SHARD", 3)
-    generator = torch.Generator().manual_seed(0)
-    model = NearestNeighbour(torch.rand(30, 1, 2, 4, generator=generator), torch.arange(30) % 3)
-    images = torch.rand(10, 1, 2, 4, generator=generator)
-    labels = model(images).argmax(1)
+    model, images, labels = neighbours(10)
     labels[0] = (labels[0] + 1) % 3
     return model, images, labels
 

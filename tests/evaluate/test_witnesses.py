@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,9 @@ Problem = tuple[NearestNeighbour, Tensor, Tensor]
 
 
 @pytest.fixture
-def problem(monkeypatch: pytest.MonkeyPatch) -> Problem:
+def problem(monkeypatch: pytest.MonkeyPatch, neighbours: Callable[[int], Problem]) -> Problem:
     monkeypatch.setattr(certification, "SHARD", 5)
-    generator = torch.Generator().manual_seed(0)
-    model = NearestNeighbour(torch.rand(30, 1, 2, 4, generator=generator), torch.arange(30) % 3)
-    images = torch.rand(10, 1, 2, 4, generator=generator)
-    return model, images, model(images).argmax(1)
+    return neighbours(10)
 
 
 def run(

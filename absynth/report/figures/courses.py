@@ -11,7 +11,7 @@ from torch import Tensor
 from absynth.attacks.course import Course
 from absynth.errors import AbsynthError
 from absynth.evaluate.courses import FOLDER, course_from, file_of
-from absynth.evaluate.standings import GEOMETRIC, ROUNDING, exact_radii
+from absynth.evaluate.standings import GEOMETRIC, ROUNDING, exact_radii, upper_median
 from absynth.norms import Norm
 from absynth.report.curves import Certificates
 from absynth.report.drawing import MUTED, STYLES, Panel, Section, new_figure
@@ -71,7 +71,7 @@ def courses_section(key: str, title: str, results: Results, certificates: Certif
                 )
             lines = _lines(results, model, norm, truth)
             if lines:
-                panels.append(_panel(f"{key}-{len(panels) + 1}", model, norm, lines, truth))
+                panels.append(_panel(f"{key}-{len(panels) + 1}", model, norm, lines, known=bool(truth)))
     if not panels:
         raise AbsynthError("the benchmark kept none; run it with 'absynth bench --courses'.")
     caption = (
@@ -92,22 +92,19 @@ def _lines(
 
     Images that are wrong from the start, or lack an exact radius where others have one, are left out.
     """
-    known = bool(truth)
     lines = {}
     for attack in results.attacks(norm):
-        findings = [
-            one for one in results.smallest(model, norm, attack) if attack != GEOMETRIC and _counts(one)
+        chosen = [
+            one
+            for one in results.smallest(model, norm, attack)
+            if attack != GEOMETRIC and one.record.distance > 0
+            if not truth or (norm, one.record.index) in truth
         ]
-        chosen = [one for one in findings if not known or (norm, one.record.index) in truth]
-        units = [truth[norm, one.record.index] if known else 1.0 for one in chosen]
+        units = [truth.get((norm, one.record.index), 1.0) for one in chosen]
         course = _read(results, chosen)
         if course is not None:
             lines[attack] = course, torch.tensor(units, dtype=torch.float64)
     return lines
-
-
-def _counts(finding: Finding) -> bool:
-    return finding.record.distance > 0
 
 
 def _read(results: Results, findings: Sequence[Finding]) -> Course | None:
@@ -139,11 +136,11 @@ def _panel(
     model: str,
     norm: Norm,
     lines: Mapping[str, tuple[Course, Tensor]],
-    truth: Mapping[tuple[Norm, int], float],
+    *,
+    known: bool,
 ) -> Panel:
     figure = new_figure(3.5, HEIGHT)
     axes = figure.subplots()
-    known = bool(truth)
     colours = [colour for colour, _ in STYLES.values()]
     styles = cycle((colour, dash) for dash in DASHES for colour in colours)
     most = max(int(course.passes.max()) if len(course.passes) else 1 for course, _ in lines.values())
@@ -176,6 +173,6 @@ def _panel(
 
 
 def _median(values: Tensor) -> float:
-    """The upper one of the two in the middle; no number where that is infinite, which is not drawn."""
-    median = float(values.quantile(0.5, interpolation="higher"))
+    """The median; no number where it is infinite, which is not drawn."""
+    median = upper_median(values)
     return median if median < torch.inf else float("nan")
